@@ -8,7 +8,7 @@ export function withSharing(command: Command): Command {
   const options = [
     new Option(
       "--parallel <axes>",
-      "how workers share a step, as in data=2,shard=4: data holds the whole model, shard shares it out (default: by predicted memory and time)",
+      "how workers share a step, as in data=2,shard=4: data holds the whole model, shard shares out its state, tensor divides its matrices (default: by predicted memory and time)",
     ).argParser(parallel),
     new Option(
       "--zero <stage>",

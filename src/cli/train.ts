@@ -27,7 +27,7 @@ import { recordCommand } from "./recorded.ts";
 import { stopOnSignals } from "./signals.ts";
 import { keepingOf, openTarget, type Target, type TrainFlags } from "./target.ts";
 import { terminal } from "./terminal.ts";
-import { checkSpares, mostWorkers, workersFor } from "./workers.ts";
+import { checkEnough, checkSpares, mostWorkers, workersFor } from "./workers.ts";
 
 export function trainCommand(file: string, flags: TrainFlags): Promise<void> {
   return trainTarget(file, flags, commandToResume(process.argv, process.env, process.cwd()));
@@ -63,6 +63,7 @@ export async function trainTarget(
   const target = { ...opened, run };
   const placed = run.checkpoints === undefined ? flags : { ...flags, checkpoints: run.checkpoints };
   const { each, all: workers } = workersFor({
+    parallel: run.parallel,
     asked: flags.workers,
     threads: flags.threads,
     cores,
@@ -70,7 +71,10 @@ export async function trainTarget(
     hosts: flags.hosts?.length,
   });
   const most = mostWorkers(flags, run, workers);
-  if (flags.hosts === undefined && flags.listen === undefined) checkSpares(flags, workers);
+  if (flags.hosts === undefined && flags.listen === undefined) {
+    checkEnough(run, workers);
+    checkSpares(flags, workers);
+  }
   if (flags.minWorkers !== undefined && flags.minWorkers > most) {
     throw new LockstepError(
       "INVALID_OPTION",

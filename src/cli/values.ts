@@ -3,7 +3,13 @@ import { InvalidArgumentError } from "commander";
 import { isStoreAddress } from "../checkpoint/index.ts";
 import type { PortRange } from "../net/index.ts";
 import { notAmong } from "../options.ts";
-import { bytesOfText, OFFLOADS, type Offload, type Recompute } from "../parallel/index.ts";
+import {
+  type Axes,
+  bytesOfText,
+  OFFLOADS,
+  type Offload,
+  type Recompute,
+} from "../parallel/index.ts";
 import { CHANGEABLE, type Changeable } from "../run/index.ts";
 import type { WorkersAsked } from "./workers.ts";
 
@@ -72,9 +78,9 @@ export function changes(text: string): readonly Changeable[] {
 }
 
 /** Parses `data=2,shard=4`. */
-export function parallel(text: string): { readonly data?: number; readonly shard?: number } {
+export function parallel(text: string): Axes {
   const entries = names(text).map((axis): [string, number] => {
-    const [, name, size] = /^(data|shard)=(\d+)$/.exec(axis) ?? [];
+    const [, name, size] = /^(data|shard|tensor)=(\d+)$/.exec(axis) ?? [];
     if (name !== undefined && Number(size) >= 1) return [name, Number(size)];
     throw new InvalidArgumentError("It must be sizes of axes, as in data=2,shard=4.");
   });

@@ -3,7 +3,7 @@
  * machine.
  */
 import { LockstepError } from "../errors.ts";
-import { checkWorkers, leastWorkers } from "../parallel/index.ts";
+import { type Axes, checkWorkers, leastWorkers, workersOfBatch } from "../parallel/index.ts";
 import type { Run } from "../run/index.ts";
 
 /** A number, or one worker for each core of the machine. */
@@ -18,6 +18,8 @@ export interface WorkersRequest {
   readonly cores: number;
   /** The number of micro-batches of a step: every worker needs at least one. */
   readonly microBatches: number;
+  /** How workers share a step, if it was stated. */
+  readonly parallel?: Axes | undefined;
   /** The number of machines that share the run. Undefined: this machine alone, without agents. */
   readonly hosts: number | undefined;
 }
@@ -30,10 +32,13 @@ export interface Workers {
 
 /** Throws INVALID_OPTION for more workers than micro-batches. */
 export function workersFor(request: WorkersRequest): Workers {
-  const { asked = 1, threads = 1, cores, microBatches, hosts } = request;
+  const { asked = 1, threads = 1, cores, microBatches, parallel, hosts } = request;
   if (asked === "cores") {
     if (hosts === undefined) {
-      const each = Math.max(1, Math.min(Math.floor(cores / threads), microBatches));
+      const each = Math.max(
+        1,
+        Math.min(Math.floor(cores / threads), microBatches * workersOfBatch(parallel)),
+      );
       return { each, all: each };
     }
     throw new LockstepError(
@@ -43,7 +48,7 @@ export function workersFor(request: WorkersRequest): Workers {
     );
   }
   const workers = { each: asked, all: asked * (hosts ?? 1) };
-  checkWorkers(workers.all, microBatches);
+  checkWorkers(workers.all, microBatches, parallel);
   return workers;
 }
 
@@ -55,7 +60,21 @@ export function mostWorkers(
 ): number {
   const fixed = leastWorkers(run.parallel);
   if (fixed > 1) return fixed;
-  return Math.min(run.microBatches, maxWorkers ?? (listen === undefined ? workers : Infinity));
+  return Math.min(
+    run.microBatches * workersOfBatch(run.parallel),
+    maxWorkers ?? (listen === undefined ? workers : Infinity),
+  );
+}
+
+/** On one machine no workers join, so that a run would wait for ever for those that it lacks. */
+export function checkEnough({ parallel }: Pick<Run, "parallel">, workers: number): void {
+  const least = leastWorkers(parallel);
+  if (least <= workers) return;
+  throw new LockstepError(
+    "INVALID_OPTION",
+    `parallel: these axes need ${least} workers, but the run has ${workers}.`,
+    { hint: `Start ${least} workers (--workers ${least}), or state other sizes.` },
+  );
 }
 
 /** On one machine no workers join, so that --max-workers only says how many of them stand by. */

@@ -1,7 +1,9 @@
 export { cutGivesSameBits } from "./check-cut.ts";
 export { compileAll } from "./compile.ts";
 export { findNotFinite } from "./diagnose.ts";
-export { initialize } from "./initialize.ts";
+
+export { initialize, type OwnRange } from "./initialize.ts";
 export { Instance, type StageOptions } from "./instance.ts";
+
 export { instantiate } from "./instantiate.ts";
 export { type Decision, decisionIn, decisionOf, Journal, numbersOf } from "./journal.ts";

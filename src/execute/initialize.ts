@@ -30,7 +30,12 @@ export interface Initialized {
    * The elements that are written; the others are not touched, and nothing is computed for pieces
    * that have none. Default: all.
    */
-  readonly own?: readonly ElementRange[] | undefined;
+  readonly own?: readonly OwnRange[] | undefined;
+}
+
+/** Elements that are written, and where they lie in `into`. Default: at the same place. */
+export interface OwnRange extends ElementRange {
+  readonly at?: number;
 }
 
 /** Inputs of a piece lie in one buffer, at multiples of this. */
@@ -58,7 +63,7 @@ export async function initialize(
       const bytes = bytesPerElement(item.type.dtype);
       for (const range of ownRanges(item)) {
         const part = value.tensor.bytes.subarray(range.start * bytes, range.end * bytes);
-        device.upload(elements(item.into, range), part);
+        device.upload(placeIn(item, range), part);
       }
       return;
     }
@@ -100,10 +105,10 @@ async function runPiece(
     });
     const made = parts.map((part) => {
       const type = vector(item.type, part);
-      const isOwn = overlaps(item, part).some(({ start, end }) => {
+      const own = overlaps(item, part).find(({ start, end }) => {
         return start === part.start && end === part.end;
       });
-      return isOwn ? elements(item.into, part) : allocate(byteLength(type)).tensor(type);
+      return own === undefined ? allocate(byteLength(type)).tensor(type) : placeIn(item, own);
     });
     const binding = executable.bind({
       inputs: Object.fromEntries(places),
@@ -120,9 +125,9 @@ async function runPiece(
     for (const [index, part] of parts.entries()) {
       const from = made[index] as DeviceTensor;
       if (from.buffer === item.into.buffer) continue;
-      for (const { start, end } of overlaps(item, part)) {
-        const within = { start: start - part.start, end: end - part.start };
-        await device.copy(elements(from, within), elements(item.into, { start, end }));
+      for (const range of overlaps(item, part)) {
+        const within = { start: range.start - part.start, end: range.end - part.start };
+        await device.copy(elements(from, within), placeIn(item, range));
       }
     }
   } finally {
@@ -143,17 +148,22 @@ function vector({ dtype }: TensorType, { start, end }: ElementRange): TensorType
   return { dtype, shape: [end - start] };
 }
 
-function ownRanges({ type, own }: Initialized): readonly ElementRange[] {
+/** Where a range of what is written lies. */
+function placeIn({ into }: Initialized, { start, end, at = start }: OwnRange): DeviceTensor {
+  return elements(into, { start: at, end: at + end - start });
+}
+
+function ownRanges({ type, own }: Initialized): readonly OwnRange[] {
   return own ?? [{ start: 0, end: elementCount(type.shape) }];
 }
 
 /** What of a part is written. */
-function overlaps(item: Initialized, part: ElementRange): ElementRange[] {
+function overlaps(item: Initialized, part: ElementRange): OwnRange[] {
   return ownRanges(item)
-    .map(({ start, end }) => ({
-      start: Math.max(start, part.start),
-      end: Math.min(end, part.end),
-    }))
+    .map(({ start, end, at = start }) => {
+      const first = Math.max(start, part.start);
+      return { start: first, end: Math.min(end, part.end), at: at + first - start };
+    })
     .filter(({ start, end }) => start < end);
 }
 

@@ -13,6 +13,16 @@ export interface RunBindings {
   readonly around?: (run: number) => () => void;
 }
 
+/** The event loop is served at least this often while a thread computes on it. */
+const TURN_MS = 1;
+let turnedAt = 0;
+
+async function turnIfDue(): Promise<void> {
+  if (performance.now() - turnedAt < TURN_MS) return;
+  await setImmediate();
+  turnedAt = performance.now();
+}
+
 /** @param bindings with their places in the stage. After a failure none is still running. */
 export async function runBindings(
   bindings: readonly (readonly [number, Binding])[],
@@ -25,9 +35,9 @@ export async function runBindings(
   };
   if (mode === "small") return bindings.forEach(here);
   if (mode === "sweep" && threads === 1) {
-    // A millisecond of work each: to hand it to another thread and hear of its end would take longer.
-    for (const [index, own] of bindings.entries()) {
-      if (index > 0) await setImmediate();
+    // Milliseconds of work each: to hand it to another thread and hear of its end costs too much.
+    for (const own of bindings) {
+      await turnIfDue();
       signal?.throwIfAborted();
       here(own);
     }

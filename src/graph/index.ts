@@ -1,6 +1,7 @@
 export type { AttributeInput, AttributeInputs } from "./attributes.ts";
 export { encodeAttributes, readAttributes } from "./attributes.ts";
 export { type EmitOptions, type Expectation, GraphBuilder, type Value } from "./builder.ts";
+export type { Division, DivisionContext, DivisionRule, LocalContext } from "./division.ts";
 export {
   type Attributes,
   type AttributeValue,

@@ -4,6 +4,7 @@
  */
 import type { Tensor, TensorType } from "../tensor/index.ts";
 import type { GraphBuilder, Value } from "./builder.ts";
+import type { DivisionRule } from "./division.ts";
 import type {
   AttributeReader,
   InferContext,
@@ -188,6 +189,8 @@ export interface OperatorDefinition extends OperatorSignature {
    * and no element changes. Default: not stated.
    */
   readonly within?: Within;
+  /** How ranks can share its work. */
+  readonly divisions?: DivisionRule;
   /** What is known of batches and their parts. Default: nothing. */
   readonly batch?: BatchRule;
 }

@@ -1,3 +1,23 @@
 export { axisOf, createMesh, formatMesh, groupOf, type Mesh } from "./mesh.ts";
-export { formatPlacement, type Placement, REPLICATED, shardAxes } from "./placement.ts";
+export {
+  type AxisPlacement,
+  formatOnAxis,
+  formatPlacement,
+  isSamePlacement,
+  isShard,
+  type Placement,
+  REPLICATED,
+  type Shard,
+  sectionsOf,
+  shapeOnAxis,
+  shardAxes,
+} from "./placement.ts";
+export {
+  isSampleAxis,
+  modelAxes,
+  type Peers,
+  peersOf,
+  placeOnAxis,
+  replicaSize,
+} from "./replicas.ts";
 export { evenTopology, isWithinNode, regularTopology, type Topology } from "./topology.ts";

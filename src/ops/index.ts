@@ -1,6 +1,9 @@
 import { type Graph, GraphBuilder } from "../graph/index.ts";
 import { operatorTable } from "./table.ts";
 
+export { shardAttributes } from "./collective/shared.ts";
+export { addLocalNode, type DividedOver, divisionsOf, reasonOfNever } from "./divide.ts";
+export { sectionedDim } from "./divisions.ts";
 export { flopsOf, flopsOfNode, flopsOfNodes } from "./flops.ts";
 export { type OperatorName, operators, operatorTable } from "./table.ts";
 

@@ -1,5 +1,6 @@
 /** The table of all operators. The types require every answer of each definition. */
 import type { OperatorDefinition, OperatorTable } from "../graph/index.ts";
+import { collective } from "./collective/index.ts";
 import { convolution } from "./convolution/index.ts";
 import { elementwise } from "./elementwise/index.ts";
 import { indexing } from "./indexing/index.ts";
@@ -12,6 +13,7 @@ import { reduce } from "./reduce/index.ts";
 import { sampling } from "./sampling/index.ts";
 
 export const operators = {
+  ...collective,
   ...convolution,
   ...elementwise,
   ...indexing,

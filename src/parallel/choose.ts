@@ -14,6 +14,8 @@ import { data } from "./data.ts";
 import { type Offload, offload } from "./offload.ts";
 import { type Recompute, recompute } from "./recompute.ts";
 import type { Strategy } from "./strategy.ts";
+import { tensor } from "./tensor.ts";
+import type { Axes } from "./workers.ts";
 import { sharedUpdates, zero1, zero2, zero3 } from "./zero.ts";
 
 /** The options of parallelism that a user may set. */
@@ -21,11 +23,10 @@ export interface ParallelOptions {
   /**
    * The sizes of the axes; their product is the number of workers. `data` replicates the whole
    * model, `shard` shards parameters, gradients and optimizer state. With both, the model is
-   * sharded within a group of workers and replicated across groups (hybrid).
+   * sharded within a group of workers and replicated across groups (hybrid). `tensor` divides the
+   * matrices of the model, and the work of each micro-batch.
    */
-  readonly parallel?:
-    | { readonly data?: number | undefined; readonly shard?: number | undefined }
-    | undefined;
+  readonly parallel?: Axes | undefined;
   /**
    * What is sharded: 1: the optimizer state; 2: the gradients, too; 3: the parameters, too.
    * Default: 3 if `shard` is given.
@@ -170,15 +171,22 @@ function sharedAs(
   const size = nodes.length * each;
   const { parallel } = options;
   const sizes =
-    parallel === undefined ? { data: nodes.length, shard: each } : stated(parallel, size);
-  const axes = (["data", "shard"] as const).filter((axis) => sizes[axis] > 1);
-  const mesh = createMesh(Object.fromEntries(axes.map((axis) => [axis, sizes[axis]])));
+    parallel === undefined
+      ? { data: nodes.length, shard: each, tensor: 1 }
+      : stated(parallel, size);
+  // Ranks that divide a model are neighbours: they exchange the most.
+  const wide = (["data", "shard", "tensor"] as const).filter((axis) => sizes[axis] > 1);
+  const axes = wide.filter((axis) => axis !== "tensor");
+  const mesh = createMesh(Object.fromEntries(wide.map((axis) => [axis, sizes[axis]])));
+  const divided = sizes.tensor > 1 ? [tensor()] : [];
+  if (sizes.tensor > 1) checkDivided(options, topology, sizes.tensor);
   const again = options.recompute === undefined ? [] : [recompute(options.recompute)];
   const away = options.offload === undefined ? [] : [offload(options.offload)];
   const shared = { mesh, topology, stated: options, predicted: undefined };
   if (axes.length === 0) {
-    const reason = "One worker computes the whole step.";
-    return { ...shared, strategies: [...again, ...away], reason };
+    const reason =
+      wide.length === 0 ? "One worker computes the whole step." : reasonOf(wide, sizes);
+    return { ...shared, strategies: [...divided, ...again, ...away], reason };
   }
   const sharded = sizes.shard > 1 ? "shard" : "data";
   const { zero = sizes.shard > 1 ? 3 : 0 } = options;
@@ -187,6 +195,7 @@ function sharedAs(
   const hasBuddies =
     zero > 0 && options.buddies !== false && buddiesOf(real, mesh, [sharded]).length > 0;
   const strategies = [
+    ...divided,
     ...again,
     ...axes.map((axis) => data({ axis, combination })),
     ...(zero === 1 ? [zero1([sharded])] : []),
@@ -199,20 +208,41 @@ function sharedAs(
     ...(hasBuddies ? [buddies(real)] : []),
     ...away,
   ];
-  const reason = `As stated: ${axes.map((axis) => `${axis} ${sizes[axis]}`).join(", ")}${zero > 0 ? `, zero ${zero}` : ""}.`;
+  const reason = reasonOf(wide, sizes, zero);
   return { ...shared, strategies, reason };
 }
 
-function stated(
-  { data: replicas = 1, shard = 1 }: NonNullable<ParallelOptions["parallel"]>,
-  size: number,
-): { readonly data: number; readonly shard: number } {
-  if (replicas * shard === size) return { data: replicas, shard };
+/** @throws INVALID_OPTION for what does not go together with a model that workers divide */
+function checkDivided({ zero, parallel }: ParallelOptions, topology: Topology, of: number): void {
+  const refuse = (what: string, hint: string): never => {
+    throw new LockstepError("INVALID_OPTION", `parallel: tensor ${of} ${what}.`, { hint });
+  };
+  const isSharded = (parallel?.shard ?? 1) > 1 ? zero !== 1 : zero !== undefined && zero > 1;
+  if (isSharded) {
+    refuse("does not go together with ZeRO 2 and 3 yet", "Use zero: 1, or data instead of shard.");
+  }
+  if (topology.nodes.some((ranks) => ranks.length % of !== 0)) {
+    refuse(
+      "needs workers of one machine for each part of the model",
+      `Start a multiple of ${of} workers on each machine.`,
+    );
+  }
+}
+
+type Sizes = Readonly<Record<"data" | "shard" | "tensor", number>>;
+
+function reasonOf(axes: readonly (keyof Sizes)[], sizes: Sizes, zero = 0): string {
+  const stated = axes.map((axis) => `${axis} ${sizes[axis]}`);
+  return `As stated: ${[...stated, ...(zero > 0 ? [`zero ${zero}`] : [])].join(", ")}.`;
+}
+
+function stated({ data: replicas = 1, shard = 1, tensor: parts = 1 }: Axes, size: number): Sizes {
+  const wanted = replicas * shard * parts;
+  if (wanted === size) return { data: replicas, shard, tensor: parts };
+  const times = parts > 1 ? ` times tensor ${parts}` : "";
   throw new LockstepError(
     "INVALID_OPTION",
-    `parallel: data ${replicas} times shard ${shard} makes ${replicas * shard} workers, but the run has ${size}.`,
-    {
-      hint: `Start ${replicas * shard} workers (--workers ${replicas * shard}), or state other sizes.`,
-    },
+    `parallel: data ${replicas} times shard ${shard}${times} makes ${wanted} workers, but the run has ${size}.`,
+    { hint: `Start ${wanted} workers (--workers ${wanted}), or state other sizes.` },
   );
 }

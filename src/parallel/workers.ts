@@ -1,12 +1,24 @@
 /** How many workers can share a step. */
 import { LockstepError } from "../errors.ts";
-import type { ParallelOptions } from "./choose.ts";
 
-type Axes = ParallelOptions["parallel"];
+/** The sizes of the axes along which workers share a step. Default: 1. */
+export interface Axes {
+  readonly data?: number | undefined;
+  readonly shard?: number | undefined;
+  readonly tensor?: number | undefined;
+}
 
-/** @throws INVALID_OPTION for more workers than micro-batches, because each needs at least one */
-export function checkWorkers(workers: number, microBatches: number): void {
-  if (workers <= microBatches) return;
+/** The number of workers that divide a micro-batch among them. */
+export function workersOfBatch({ tensor = 1 }: Axes = {}): number {
+  return tensor;
+}
+
+/**
+ * @throws INVALID_OPTION for more workers than micro-batches, because each needs at least one, or a
+ *   part of one
+ */
+export function checkWorkers(workers: number, microBatches: number, parallel?: Axes): void {
+  if (workers / workersOfBatch(parallel) <= microBatches) return;
   throw new LockstepError(
     "INVALID_OPTION",
     `A step of ${microBatches} micro-batches cannot be shared by ${workers} workers.`,
@@ -19,16 +31,19 @@ export function checkWorkers(workers: number, microBatches: number): void {
 
 /**
  * The stated axes of a run for another number of workers: one axis follows that number. Two axes
- * stay as they are, so such a run needs all its workers (`leastWorkers`).
+ * stay as they are, so such a run needs all its workers (`leastWorkers`), and so does one whose
+ * model is divided.
  */
-export function axesFor(parallel: Axes, workers: number): Axes {
+export function axesFor(parallel: Axes | undefined, workers: number): Axes | undefined {
   const { data = 1, shard = 1 } = parallel ?? {};
-  if (parallel === undefined || (data > 1 && shard > 1)) return parallel;
+  const isFixed = (data > 1 && shard > 1) || workersOfBatch(parallel) > 1;
+  if (parallel === undefined || isFixed) return parallel;
   return shard > 1 ? { shard: workers } : { data: workers };
 }
 
 /** The fewest workers with which a run goes on. */
-export function leastWorkers(parallel: Axes): number {
+export function leastWorkers(parallel: Axes | undefined): number {
   const { data = 1, shard = 1 } = parallel ?? {};
-  return data > 1 && shard > 1 ? data * shard : 1;
+  const parts = workersOfBatch(parallel);
+  return (data > 1 && shard > 1) || parts > 1 ? data * shard * parts : 1;
 }

@@ -7,11 +7,23 @@ export { addTail, vectorGraph, vectorType, wideType } from "./batch/whole-batch.
 export { type Blocks, backwardOf, blocksOf, forwardNodes } from "./blocks.ts";
 export { buildStep, GRADIENT } from "./build.ts";
 export { cutWhereReady, inOrderMade } from "./cut.ts";
+export { cutAtExchanges, hasExchanges } from "./exchanges.ts";
 export { MEMORY_SPEED, PROCESS_BYTES, type StepFacts, stepFacts } from "./facts.ts";
 export { hashStep, type StepJson, stepFromJson, stepToJson } from "./json.ts";
 export { peakOfIntermediates } from "./liveness.ts";
+export { localStep, partOfReplica } from "./local.ts";
 export { buildNamed } from "./named.ts";
-export { arenaOf, isPiece, isRepeating, type PassMemory, passMemory } from "./pass.ts";
+export {
+  arenaOf,
+  isPiece,
+  isRepeating,
+  madeBy,
+  type PassMemory,
+  type PassPart,
+  passMemory,
+  passParts,
+  passTasks,
+} from "./pass.ts";
 export { cutAtUnits, unitOf } from "./phases.ts";
 export { describeStep } from "./print.ts";
 export { cutRepeating, type Repetition } from "./repeat.ts";
@@ -19,6 +31,7 @@ export {
   type Buddy,
   bytesOf,
   type ComputeTask,
+  type ExchangeTask,
   type GatherTask,
   isOfKind,
   MICRO_BATCH,

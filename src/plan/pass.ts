@@ -9,6 +9,7 @@ import { GRADIENT } from "./build.ts";
 import { peakOfIntermediates } from "./liveness.ts";
 import {
   type ComputeTask,
+  type ExchangeTask,
   MICRO_BATCH,
   type StepGraph,
   type StepTask,
@@ -23,11 +24,44 @@ export function isPiece(task: StepTask): task is ComputeTask {
   return task.kind === "compute" && task.each === MICRO_BATCH && task.graph.startsWith(GRADIENT);
 }
 
-/** Plans places for the values that the pieces of a pass pass on. */
-export function arenaOf(step: StepGraph, pieces: readonly ComputeTask[]): Arena {
+/** The pieces of a pass, and the exchanges between them, in order. */
+export function passTasks({ tasks }: StepGraph): (ComputeTask | ExchangeTask)[] {
+  return tasks.filter(
+    (task): task is ComputeTask | ExchangeTask => isPiece(task) || task.kind === "exchange",
+  );
+}
+
+/** A piece of a pass, and what is exchanged before the next one. */
+export interface PassPart {
+  readonly piece: ComputeTask;
+  readonly exchanges: readonly ExchangeTask[];
+}
+
+/** What a piece and the exchanges behind it make. */
+export function madeBy({ piece, exchanges }: PassPart): string[] {
+  return [...piece.outputs, ...exchanges.flatMap(({ outputs }) => outputs)];
+}
+
+export function passParts(step: StepGraph): PassPart[] {
+  const parts: { piece: ComputeTask; exchanges: ExchangeTask[] }[] = [];
+  for (const task of passTasks(step)) {
+    if (task.kind === "compute") parts.push({ piece: task, exchanges: [] });
+    else parts.at(-1)?.exchanges.push(task);
+  }
+  return parts;
+}
+
+/**
+ * Plans places for the values that the pieces of a pass pass on. What is exchanged has places of its
+ * own.
+ */
+export function arenaOf(step: StepGraph, pieces: readonly (ComputeTask | ExchangeTask)[]): Arena {
+  const exchanged = new Set(
+    pieces.flatMap((task) => (task.kind === "exchange" ? task.inputs : [])),
+  );
   return planArena(pieces, (name) => {
     const { role, type } = valueOf(step, name);
-    return role === "activation" ? byteLength(type) : undefined;
+    return role === "activation" && !exchanged.has(name) ? byteLength(type) : undefined;
   });
 }
 
@@ -52,5 +86,5 @@ export interface PassMemory {
 export function passMemory(step: StepGraph): PassMemory {
   const pieces = step.tasks.filter(isPiece);
   const inside = pieces.map(({ graph }) => peakOfIntermediates(step.graphs.get(graph) as Graph));
-  return { between: arenaOf(step, pieces).byteLength, within: Math.max(0, ...inside) };
+  return { between: arenaOf(step, passTasks(step)).byteLength, within: Math.max(0, ...inside) };
 }

@@ -24,6 +24,8 @@ function describeTask(step: StepGraph, task: StepTask): string {
       return `sum over ${list(task.axes)} (${task.combination}): ${describeValues(step, task.outputs)}`;
     case "gather":
       return `to all of ${list(task.axes)}: ${describeValues(step, task.inputs)}`;
+    case "exchange":
+      return `for each micro-batch, between the ranks of ${task.axis}: ${describeValues(step, task.inputs)}`;
     case "norm":
       return task.clip === undefined ? "loss, norm" : `loss, norm, clipped to ${task.clip}`;
     case "decide":

@@ -5,7 +5,7 @@
  */
 import { assert, LockstepError } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
-import type { Placement } from "../mesh/index.ts";
+import type { AxisPlacement, Placement } from "../mesh/index.ts";
 import { byteLength, type TensorType } from "../tensor/index.ts";
 
 /**
@@ -47,6 +47,8 @@ export interface StepValue {
   /** The type of the whole value, over all ranks and micro-batches. */
   readonly type: TensorType;
   readonly placement: Placement;
+  /** The axes that divide the model of which this is a part: see `localStep`. Default: none. */
+  readonly partOver?: readonly string[];
   /** `disk`: it lies in a mapped file, so that it need not stay in memory. Default: in memory. */
   readonly space?: "disk";
 }
@@ -100,6 +102,19 @@ export interface GatherTask extends TaskBase {
   /** If it is done for every micro-batch, the gathered value is freed after its last reader. */
   readonly each: typeof MICRO_BATCH | "step";
   readonly axes: readonly string[];
+}
+
+/**
+ * Changes how the ranks of an axis hold values, within the pass of a micro-batch: from terms of a
+ * sum to the sum, from parts of a dim to the whole, and so on.
+ */
+export interface ExchangeTask extends TaskBase {
+  readonly kind: "exchange";
+  readonly each: typeof MICRO_BATCH;
+  readonly axis: string;
+  /** How each input is held, and each output. Undefined: replicated. */
+  readonly from: readonly AxisPlacement[];
+  readonly to: readonly (AxisPlacement | undefined)[];
 }
 
 /**
@@ -172,6 +187,7 @@ export type StepTask =
   | ComputeTask
   | ReduceTask
   | GatherTask
+  | ExchangeTask
   | NormTask
   | DecideTask
   | AverageTask

@@ -11,6 +11,8 @@ export const GRADIENTS = "gradients";
 export const SCALARS = "scalars";
 /** Sums of squares of the gradient's tiles. */
 export const PARTIALS = "partials";
+/** What the ranks that divide the model tell each other in a step. */
+export const WISHES = "wishes";
 export const SUMMARY_BUFFER = "summary";
 /** What the runs of a commit overwrite, and which of them are done. */
 export const JOURNAL = "journal";
@@ -69,6 +71,11 @@ export function receivedBuffer(lane: number): string {
 /** What a micro-batch in a lane makes beside the gradients. */
 export function besideBuffer(lane: number): string {
   return `beside.${lane}`;
+}
+
+/** What a rank gives to the others of an axis within a pass; buffers take turns. */
+export function exchangeBuffer(axis: string, turn: number, lane: number): string {
+  return `exchange ${axis}.${turn}.${lane}`;
 }
 
 /** A field of the batches that a step trains on, or that an evaluation looks at. */

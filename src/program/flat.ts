@@ -24,6 +24,8 @@ export interface UpdateGroup {
   /** The rule's place in the optimizer. */
   readonly index: number;
   readonly decays: boolean;
+  /** The axes that divide the model, of which these parameters are parts. */
+  readonly partOver: readonly string[];
   readonly group: LayoutGroup;
 }
 
@@ -41,11 +43,18 @@ export interface FlatVectors {
 
 export function flatVectors(step: StepGraph, optimizer: Optimizer): FlatVectors {
   const rules = rulesOf(optimizer);
-  const updates = step.tasks.filter(isOfKind("update"));
-  const items = updates.flatMap(({ rule, decays, inputs }): LayoutItem[] => {
-    const parameters = inputs.map((name) => valueOf(step, name)).filter(isParameter);
-    const group = `${rule}:${decays ? "decay" : "plain"}`;
-    return parameters.map(({ of, type }) => ({ name: of, type, group }));
+  const updates = new Map<string, Omit<UpdateGroup, "group">>();
+  const items = step.tasks.filter(isOfKind("update")).flatMap((task): LayoutItem[] => {
+    const { rule: index, decays } = task;
+    const { rule } = rules[index] as Rules[number];
+    const parameters = task.inputs.map((name) => valueOf(step, name)).filter(isParameter);
+    return parameters.map(({ of, type, partOver = [] }) => {
+      const way = [index, decays ? "decay" : "plain", ...partOver].join(":");
+      const update = { task, rule, index, decays, partOver };
+      const key = `${way}:${type.dtype}`;
+      if (!updates.has(key)) updates.set(key, update);
+      return { name: of, type, group: way };
+    });
   });
   const summed = step.tasks.filter(isOfKind("reduce")).flatMap(({ outputs }) => outputs);
   const others = summed.filter((name) => valueOf(step, name).role !== "gradient");
@@ -55,10 +64,11 @@ export function flatVectors(step: StepGraph, optimizer: Optimizer): FlatVectors 
     spaces: { parameters: spaceOf(step, "parameter"), slots: spaceOf(step, "slot") },
     parameters,
     gradients: planLayout([...items, ...beside], parameters.tile),
-    updates: parameters.groups.map((group, at) => {
-      const task = updates[at] as UpdateTask;
-      const { rule } = rules[task.rule] as Rules[number];
-      return { task, rule, index: task.rule, decays: task.decays, group };
+    updates: parameters.groups.map((group) => {
+      return {
+        ...(updates.get(`${group.key}:${group.dtype}`) as Omit<UpdateGroup, "group">),
+        group,
+      };
     }),
   };
 }

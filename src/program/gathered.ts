@@ -5,20 +5,9 @@
  * this node owns alone is not copied: it is read in place.
  */
 import type { Graph } from "../graph/index.ts";
-import {
-  arenaOf,
-  type ComputeTask,
-  cutAtUnits,
-  MICRO_BATCH,
-  type StepGraph,
-  type StepValue,
-  valueName,
-  valueOf,
-} from "../plan/index.ts";
-import { activationBuffer, PARAMETERS, unitBuffer } from "./buffers.ts";
+import { PARAMETERS, unitBuffer } from "./buffers.ts";
 import { entryRef, type Layout } from "./layout.ts";
 import { type Ownership, ofOwner, ownedSpans } from "./ownership.ts";
-import { type PieceWork, pieceTasks } from "./pieces.ts";
 import {
   allGather,
   type CollectiveStage,
@@ -29,11 +18,12 @@ import {
   type TensorRef,
 } from "./program.ts";
 import { Room } from "./room.ts";
+import { runInPieces } from "./run-in-pieces.ts";
 import { copyRun } from "./runs.ts";
 import { spanOf, spanRef } from "./spans.ts";
 
 /** The number of buffers: one is filled while the one before it is used. */
-const BUFFERS = 2;
+export const UNIT_BUFFERS = 2;
 
 /** The parameters that are gathered for a piece. */
 export interface Unit {
@@ -71,7 +61,7 @@ export class Gathered {
     }
     const others = parameters.filter((own) => !inPlace.has(own));
     const room = new Room(this.#parameters, others);
-    const buffer = this.#program.growing(unitBuffer(turn % BUFFERS), room.byteLength);
+    const buffer = this.#program.growing(unitBuffer(turn % UNIT_BUFFERS), room.byteLength);
     this.#program.shared.add(isInPlace ? PARAMETERS : buffer);
     const blocks = room.blocks(this.#ownership);
     const copied = blocks.filter(({ owner }) => isInPlace || owner === place);
@@ -98,70 +88,19 @@ export class Gathered {
   }
 
   /** A run of a graph that takes parameters, cut into pieces for which units are gathered. */
-  inPieces(
-    name: string,
-    graph: Graph,
-    { inputs, outputs }: Pick<Run, "inputs" | "outputs">,
-  ): Stage {
-    const { step, task } = stepOf(name, graph, this.#parameters);
-    const { step: cut, pieces } = cutAtUnits(step, task);
-    const arena = arenaOf(cut, pieces);
-    const activations = this.#program.growing(activationBuffer(0), arena.byteLength);
-    const works = pieces.map((piece, index): PieceWork => {
-      const read = piece.inputs.map((value) => valueOf(cut, value));
-      const taken = read.filter(({ role }) => role === "parameter").map(({ of }) => of);
-      const unit =
-        taken.length === 0 ? undefined : this.unit(`parameters of ${piece.name}`, taken, index);
-      const place = (value: string, bound: string): TensorRef => {
-        const { role, of, type } = valueOf(cut, value);
-        if (role === "activation") {
-          return { buffer: activations, byteOffset: arena.offsets.get(value) ?? 0, type };
-        }
-        const parameter = role === "parameter" && unit ? gatheredRef(unit, of) : undefined;
-        return parameter ?? inputs[bound] ?? (outputs[bound] as TensorRef);
-      };
-      const refs = (bound: readonly string[], values: readonly string[]) =>
-        Object.fromEntries(bound.map((name, at) => [name, place(values[at] as string, name)]));
-      const own = cut.graphs.get(piece.graph) as Graph;
-      this.#program.graph(piece.graph, "all", () => own);
-      const run: Run = {
-        graph: piece.graph,
-        inputs: refs(own.inputs, piece.inputs),
-        outputs: refs(own.outputs, piece.outputs),
-      };
-      const stage: RunStage = { name: piece.name, runs: [run], mode: "ordered" };
-      return { name: piece.name, work: [stage], gather: unit };
+  inPieces(name: string, graph: Graph, of: Pick<Run, "inputs" | "outputs">): Stage {
+    return runInPieces(this.#program, name, graph, {
+      ...of,
+      isParameter: (own) => this.#parameters.entries.has(own),
+      gather: (unit, taken, turn) => {
+        const gathered = this.unit(unit, taken, turn);
+        return { ...gathered, find: (own) => gatheredRef(gathered, own) };
+      },
     });
-    return { name, mode: "tasks", tasks: pieceTasks(works) };
   }
 }
 
 /** Where a piece finds a parameter of its unit. */
 export function gatheredRef({ inPlace, room, buffer }: Unit, name: string): TensorRef | undefined {
   return inPlace.get(name) ?? room.ref(name, buffer);
-}
-
-/** A step that is nothing but one run of a graph. */
-function stepOf(
-  name: string,
-  graph: Graph,
-  { entries }: Layout,
-): { readonly step: StepGraph; readonly task: ComputeTask } {
-  const values = new Map<string, StepValue>();
-  const declare = (role: StepValue["role"]) => (of: string) => {
-    const own = entries.has(of) ? "parameter" : role;
-    const type = graph.types.get(of) as StepValue["type"];
-    values.set(valueName(own, of), { role: own, of, type, placement: {} });
-    return valueName(own, of);
-  };
-  const task: ComputeTask = {
-    kind: "compute",
-    name,
-    graph: name,
-    each: MICRO_BATCH,
-    inputs: graph.inputs.map(declare("batch")),
-    outputs: graph.outputs.map(declare("summary")),
-  };
-  const graphs = new Map([[name, graph]]);
-  return { step: { name, microBatches: 1, values, graphs, tasks: [task] }, task };
 }

@@ -7,6 +7,7 @@ export {
   type Timeline,
 } from "./costs.ts";
 export { type Decision, decideShares, LEAST_GAIN, savingOf } from "./decide-shares.ts";
+export { type Divided, type DividedTensor, type PartRange, partRanges } from "./divided.ts";
 export { type EvaluationPlan } from "./evaluation.ts";
 export { Heirs, type Heritage } from "./heirs.ts";
 export {

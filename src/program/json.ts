@@ -58,6 +58,7 @@ export function programFromJson({ format, ...json }: ProgramJson): StepProgram {
     sides: [side(first), side(second)],
     arena: arena && { ...arena, offsets: mapOf(arena.offsets) },
     slots: mapOf(json.slots),
+    divided: json.divided && { ...json.divided, tensors: mapOf(json.divided.tensors) },
     batch: mapOf(json.batch),
     parameters: mapOf(json.parameters),
     evaluation: evaluation && {

@@ -5,6 +5,7 @@
  */
 import { assert } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
+import { modelAxes } from "../mesh/index.ts";
 import type { Model } from "../nn/index.ts";
 import type { Optimizer } from "../optimizer/index.ts";
 import {
@@ -21,6 +22,7 @@ import {
   valueOf,
 } from "../plan/index.ts";
 import { bytesPerElement, elementCount } from "../tensor/index.ts";
+import { Across } from "./across.ts";
 import { PARAMETERS, stateBuffer, TOTALS } from "./buffers.ts";
 import { type EvaluationPlan, evaluationStage, planEvaluation } from "./evaluation.ts";
 import { type FlatVectors, flatVectors } from "./flat.ts";
@@ -44,6 +46,7 @@ import type { Counted, Side, StepProgram } from "./step-program.ts";
 import type { SumPlan } from "./sums.ts";
 import { planUpdate } from "./update.ts";
 import { WholeSums } from "./whole-sums.ts";
+import { withRanks } from "./with-ranks.ts";
 
 /** What one rank is to do. */
 export interface LowerOptions {
@@ -61,9 +64,18 @@ export interface LowerOptions {
   readonly evaluationSamples?: number | undefined;
 }
 
-/** @throws INVALID_OPTION if a rank has no micro-batch, or placements cannot be lowered */
+/**
+ * Ranks that have the same part of the model share a step as if they were alone; what goes between
+ * parts is added to it.
+ * @throws INVALID_OPTION if a rank has no micro-batch, or placements cannot be lowered
+ */
 export function lower(step: StepGraph, options: LowerOptions): StepProgram {
-  return new Lowering(step, options).plan();
+  const { mesh } = options.ground;
+  if (modelAxes(mesh).length === 0) return new Lowering(step, options).plan();
+  const across = new Across(step, options.ground, options.rank);
+  const { ground, place, divided } = across;
+  const own = new Lowering(across.step, { ...options, ground, rank: place }, across).plan();
+  return { ...withRanks(own, across.ranks), divided };
 }
 
 class Lowering {
@@ -75,34 +87,42 @@ class Lowering {
   readonly #places: Places;
   /** Whether no rank has all parameters: then nothing runs that needs all of them at once. */
   readonly #isFullySharded: boolean;
+  readonly #across: Across | undefined;
 
-  constructor(step: StepGraph, options: LowerOptions) {
+  constructor(step: StepGraph, options: LowerOptions, across?: Across) {
     const { ground, rank, lanes = 1, optimizer } = options;
     this.#step = step;
     this.#options = options;
+    this.#across = across;
     this.#vectors = flatVectors(step, optimizer);
     const vectors = this.#vectors;
     const ranges = options.ranges ?? evenRanges(step.microBatches, ground.mesh.size);
     const isEach = ({ each }: { readonly each: string }) => each === MICRO_BATCH;
     this.#isFullySharded = step.tasks.filter(isOfKind("gather")).some(isEach);
     const Sums = step.tasks.filter(isOfKind("reduce")).some(isEach) ? ShardedSums : WholeSums;
-    const sums = new Sums(this.#program, { step, vectors, ground, rank, ranges, lanes });
+    const exchanges = across?.exchanges(this.#program);
+    const of = { step, vectors, exchanges };
+    const sums = new Sums(this.#program, { ...of, ground, rank, ranges, lanes });
     this.#sums = sums;
     const sumPlaces: SumPlaces = (name, at) => sums.place(name, at);
-    this.#places = new Places({ step, vectors, own: sums.own, sums: sumPlaces });
+    this.#places = new Places({ ...of, own: sums.own, sums: sumPlaces });
     this.#places.allocate(this.#program, sums.lanes);
+    exchanges?.allocate(sums.lanes);
     if (ranges.length > 1 && this.#program.buffers.has(TOTALS)) this.#program.shared.add(TOTALS);
   }
 
   plan(): StepProgram {
     const { evaluation, evaluationSamples = evaluation && sizeOf(evaluation) } = this.#options;
     const pieces = this.#step.tasks.filter(isPiece);
-    if (!this.#isFullySharded && !isRepeating(this.#step)) {
+    const isWhole = !this.#isFullySharded && this.#across === undefined;
+    if (isWhole && !isRepeating(this.#step)) {
       this.#program.graph(GRADIENT, threadsOf(this.#step), () => this.#graph(GRADIENT));
     }
     const evaluated =
       evaluation && planEvaluation(this.#program, evaluation, evaluationSamples as number);
     const norm = this.#norm();
+    const stop = this.#sums.control("stop");
+    const told = this.#across?.tell(this.#program, stop);
     const { rank, ground } = this.#options;
     const { ownership } = this.#sums;
     const update = planUpdate(this.#program, this.#vectors, {
@@ -113,26 +133,33 @@ class Lowering {
       keepsParameters: this.#isFullySharded,
       lanes: this.#options.lanes ?? 1,
     });
-    const together = update.journal === undefined ? [] : this.#together();
+    const isOneGroup = this.#across === undefined && update.journal === undefined;
+    // Who reads parts of others in place finds them all of one step.
+    const updated = this.#across
+      ? [this.#across.barrier(this.#program, "new parts are there")]
+      : [];
+    const together = isOneGroup ? [] : this.#together();
     const side = (from: number): Side => ({
-      gradients: (this.#isFullySharded ? [] : this.#sums.own).map((_, microBatch) =>
+      gradients: (isWhole ? this.#sums.own : []).map((_, microBatch) =>
         this.#places.wholeRun(pieces, { microBatch, lane: 0, from }),
       ),
-      pieces: this.#sums.pieces(this.#places, from),
+      pieces: isWhole ? this.#sums.pieces(this.#places, from) : undefined,
       totals: this.#totalStages(from),
       compute: [
         ...this.#sums.stages(this.#places, from),
+        ...(told?.stages ?? []),
         ...this.#afterSums(from),
         ...norm.stages,
         ...together,
       ],
-      commit: [...this.#averages(from), ...update.stages],
+      commit: [...this.#averages(from), ...update.stages, ...updated],
       evaluate: (evaluated?.sizes ?? []).map((batch) => this.#evaluation(batch, from)),
       states: refsOf(this.#places.states, stateBuffer(from)),
     });
+    this.#across?.share(this.#program, update.slots.values());
     const sides: [Side, Side] = [side(0), side(1)];
     // Only their pieces run.
-    if (this.#isFullySharded) {
+    if (!isWhole) {
       for (const { graph } of evaluated?.sizes ?? []) this.#program.graphs.delete(graph);
     }
     const { buffers, shared, graphs, groups } = this.#program;
@@ -153,12 +180,13 @@ class Lowering {
       wards: wardsOf(ownership),
       owners: ownership && { groups: ownership.groups, buddies: ownership.buddies },
       gathered: update.gathered,
+      divided: undefined,
       isHeldInPlace: ownership?.isInPlace ?? true,
       updateHashes: update.hashes,
       journal: update.journal,
       atOnce: this.#sums.followsRanges ? undefined : this.#sums.lanes,
       microBatches: this.#sums.own,
-      stop: this.#sums.control("stop"),
+      stop: told?.place ?? stop,
       paces: this.#sums.control("paces"),
       batch: this.#places.batchRefs(),
       evaluation: evaluated,
@@ -171,6 +199,8 @@ class Lowering {
    * each other's memory in one group, whoever has its own sums knows that of all.
    */
   #together(): Stage[] {
+    if (this.#across !== undefined)
+      return [this.#across.barrier(this.#program, "all have their sums")];
     const { mesh, topology } = this.#options.ground;
     const isOneGroup = (this.#sums.ownership?.groups.length ?? 1) === 1;
     if (topology.nodes.length === 1 && isOneGroup) return [];
@@ -193,7 +223,8 @@ class Lowering {
     const tail = task.tail === undefined ? undefined : this.#graph(task.tail);
     const sums = task.terms.map(({ value }) => this.#places.ref(value));
     const { ownership } = this.#sums;
-    return planNorm(this.#program, this.#vectors, { task, tail, sums, ownership });
+    const parts = this.#across?.partGroups(this.#program);
+    return planNorm(this.#program, this.#vectors, { task, tail, sums, ownership, parts });
   }
 
   /** What is done before the gradients: it makes the totals that micro-batches are given. */
@@ -261,6 +292,15 @@ class Lowering {
         return [name, batch.fields.get(name) ?? this.#places.ref(valueName(stage, name), at)];
       }),
     );
+    if (this.#across !== undefined) {
+      const { graph } = this.#program.graphs.get(batch.graph) as GraphSpec;
+      const places = {
+        inputs,
+        outputs: { sums: batch.sums },
+        parameters: this.#vectors.parameters,
+      };
+      return this.#across.runWhole(this.#program, batch.graph, graph, places);
+    }
     const { gathered } = this.#sums;
     if (!this.#isFullySharded || gathered === undefined) return evaluationStage(batch, inputs);
     const { graph } = this.#program.graphs.get(batch.graph) as GraphSpec;

@@ -43,7 +43,16 @@ export interface NormOptions {
   readonly sums: readonly TensorRef[];
   /** The part of the gradient that this rank has. Default: all of it. */
   readonly ownership?: Ownership | undefined;
+  /** The ranks that have other parts of a parameter. Default: every rank has the whole. */
+  readonly parts?: PartGroups | undefined;
 }
+
+/** Finds the ranks among which axes divide the model. */
+export type PartGroups = (axes: readonly string[]) => {
+  readonly group: string;
+  readonly place: number;
+  readonly ranks: number;
+};
 
 export interface Summary {
   /** Of the whole batch. */
@@ -85,7 +94,7 @@ export function planNorm(
 ): NormPlan {
   const types = options.sums.map(({ type }) => type.dtype);
   const dtype = wideType([...plan.updates.map(({ group }) => group.dtype), ...types]);
-  const { runs, gathers, count } = squareRuns(program, plan, dtype, options.ownership);
+  const { runs, gathers, count } = squareRuns(program, plan, dtype, options);
   program.buffer(PARTIALS, count * bytesPerElement(dtype));
   const partials = { buffer: PARTIALS, byteOffset: 0, type: { dtype, shape: [count] } };
   const numbers = 4 + options.task.counts.length;
@@ -114,24 +123,34 @@ function squareRuns(
   program: ProgramBuilder,
   { updates }: FlatVectors,
   dtype: DType,
-  ownership: Ownership | undefined,
+  { ownership, parts }: NormOptions,
 ): { runs: Run[]; gathers: Stage[]; count: number } {
   const gathers: Stage[] = [];
   const width = bytesPerElement(dtype);
   let count = 0;
-  const runs = updates.flatMap(({ group }) => {
-    const first = count;
+  const runs = updates.flatMap(({ group, partOver }) => {
+    const among = partOver.length === 0 ? undefined : parts?.(partOver);
+    const { place = 0, ranks = 1 } = among ?? {};
+    const tilesOfRank = tilesIn(wholeSpan(group));
+    // The squares of all parts lie one after the other.
+    const first = count + place * tilesOfRank;
     const placeOf = ({ start }: Span) => ({
       buffer: PARTIALS,
       byteOffset: (first + start / group.tile) * width,
     });
-    count += tilesIn(wholeSpan(group));
     for (const cut of cutsOf(ownership, group)) {
       program.shared.add(PARTIALS);
       const parts = { counts: cut.map(tilesIn), dtype };
       const name = `squares of ${group.key} to all`;
       gathers.push(allGather(name, ownership?.group ?? "", parts, placeOf(cut[0] as Span)));
     }
+    if (among !== undefined) {
+      program.shared.add(PARTIALS);
+      const own = { counts: new Array<number>(ranks).fill(tilesOfRank), dtype };
+      const data = { buffer: PARTIALS, byteOffset: count * width };
+      gathers.push(allGather(`squares of ${group.key} to all parts`, among.group, own, data));
+    }
+    count += ranks * tilesOfRank;
     const blocks = ownSpans(ownership, group).flatMap(blocksOf);
     return blocks.map((block): Run => {
       const tiles = tilesOf(block);

@@ -6,7 +6,7 @@ import {
   arenaOf,
   type ComputeTask,
   GRADIENT,
-  isPiece,
+  passTasks,
   type StepGraph,
   valueName,
   valueOf,
@@ -24,6 +24,7 @@ import {
   TOTALS,
   UNUSED_STATES,
 } from "./buffers.ts";
+import type { Exchanges } from "./exchanges.ts";
 import type { FlatVectors } from "./flat.ts";
 import { entryRef, type Layout, planLayout } from "./layout.ts";
 import type { ProgramBuilder, Run, TensorRef } from "./program.ts";
@@ -49,6 +50,7 @@ export interface PlacesOptions {
   /** The micro-batches of this rank, by their places in the step. */
   readonly own: readonly number[];
   readonly sums: SumPlaces;
+  readonly exchanges?: Exchanges | undefined;
 }
 
 /** A micro-batch stays on one thread, so that its bits do not depend on how many there are. */
@@ -73,7 +75,7 @@ export class Places {
     this.#terms = planLayout(step.microBatches === 1 ? this.#itemsOf("term") : [], 64);
     const given = this.#itemsOf("total").filter(({ name }) => !/^(all )?parts$/.test(name));
     this.#totals = planLayout(given, 64);
-    this.arena = arenaOf(step, step.tasks.filter(isPiece));
+    this.arena = arenaOf(step, passTasks(step));
   }
 
   /** @param lanes micro-batches that run at once */
@@ -164,6 +166,8 @@ export class Places {
         return entryRef(this.states, isUnused ? UNUSED_STATES : stateBuffer(1 - from), of);
       }
       case "activation": {
+        const given = this.#options.exchanges?.place(name, lane);
+        if (given !== undefined) return given;
         const byteOffset = this.arena.offsets.get(name) ?? 0;
         return { buffer: activationBuffer(lane), byteOffset, type };
       }

@@ -34,8 +34,8 @@ export interface RunStage {
   /**
    * - `ordered`: one after the other, each on all threads;
    * - `parallel`: independent of each other, each on one thread, as many at once as threads;
-   * - `sweep`: as `parallel`, but each takes a millisecond at most. A device of one thread runs them
-   *   on the calling thread, which serves its event loop in between;
+   * - `sweep`: as `parallel`, but each takes milliseconds only. A device of one thread runs them on
+   *   the calling thread, which serves its event loop in between;
    * - `small`: one after the other on the calling thread, microseconds each.
    */
   readonly mode: "ordered" | "parallel" | "sweep" | "small";

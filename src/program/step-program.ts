@@ -1,5 +1,6 @@
 /** The program of a rank for a step, with the places of what goes in and comes out. */
 import type { Arena } from "../plan/index.ts";
+import type { Divided } from "./divided.ts";
 import type { EvaluationPlan } from "./evaluation.ts";
 import type { JournalPlan } from "./journal.ts";
 import type { Gathered, Held, Owners } from "./ownership.ts";
@@ -62,6 +63,8 @@ export interface StepProgram extends Program {
   readonly owners: Owners | undefined;
   /** What goes to all ranks at the end of a commit, by the ranks that have made it. */
   readonly gathered: readonly Gathered[];
+  /** What ranks that divide the model have; undefined where each has all of it. */
+  readonly divided: Divided | undefined;
   /** Whether `held` can be read in place; else it has to be sent. */
   readonly isHeldInPlace: boolean;
   /** What a commit writes down before it overwrites values that no other rank has. */

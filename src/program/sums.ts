@@ -1,5 +1,6 @@
 /** How what micro-batches make becomes the sums that a step needs: the form of both ways. */
 import { type StepGraph, valueName, valueOf } from "../plan/index.ts";
+import type { Exchanges } from "./exchanges.ts";
 import type { FlatVectors } from "./flat.ts";
 import type { Gathered } from "./gathered.ts";
 import type { Ground } from "./levels.ts";
@@ -17,6 +18,8 @@ export interface SumOptions {
   readonly ranges: readonly Range[];
   /** The number of micro-batches that may run at once. */
   readonly lanes: number;
+  /** What ranks of other parts of the model exchange within a pass. Default: nothing. */
+  readonly exchanges?: Exchanges | undefined;
 }
 
 /**

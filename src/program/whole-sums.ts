@@ -5,11 +5,14 @@
  */
 import type { Graph } from "../graph/index.ts";
 import { shardAxes } from "../mesh/index.ts";
+import { flopsOf } from "../ops/index.ts";
 import {
   type ComputeTask,
   isOfKind,
-  isPiece,
   isRepeating,
+  madeBy,
+  type PassPart,
+  passParts,
   type StepGraph,
   valueOf,
 } from "../plan/index.ts";
@@ -44,6 +47,12 @@ interface Bucket {
   readonly overRanks: readonly (RunStage | CollectiveStage)[];
 }
 
+/** Some 20 ms on one thread. */
+const SHORT_FLOPS = 1e9;
+
+/** What a piece runs, and what is exchanged behind it. */
+type Computed = readonly [RunStage, ...(RunStage | CollectiveStage)[]];
+
 export class WholeSums implements SumPlan {
   readonly own: readonly number[];
   readonly lanes: number;
@@ -55,7 +64,7 @@ export class WholeSums implements SumPlan {
   readonly #waves: readonly Wave[];
   /** The buffer that each micro-batch writes. */
   readonly #leaves: readonly number[];
-  readonly #pieces: readonly ComputeTask[];
+  readonly #parts: readonly PassPart[];
   readonly #buckets: readonly Bucket[];
   readonly #program: ProgramBuilder;
   /** There are few different sums, which are made again and again. */
@@ -88,9 +97,10 @@ export class WholeSums implements SumPlan {
       const name = program.buffer(gradientBuffer(index), vectors.gradients.byteLength);
       if (!isAlone && index < levels.ranks.slots) program.shared.add(name);
     }
-    this.#pieces = step.tasks.filter(isPiece);
-    if (this.#pieces.length > 1) {
-      for (const { graph } of this.#pieces) {
+    this.#parts = passParts(step);
+    const pieces = this.#parts.map(({ piece }) => piece);
+    if (pieces.length > 1 || options.exchanges !== undefined) {
+      for (const { graph } of pieces) {
         program.graph(graph, threadsOf(step), () => step.graphs.get(graph) as Graph);
       }
     }
@@ -107,7 +117,7 @@ export class WholeSums implements SumPlan {
     const keeps = (group: Span["group"]) => isOfNode && buddies.length === 0 && isSharded(group);
     const reducing = { rank, names: groups.names, levels, bufferOf: gradientBuffer, keeps };
     const reducer = isAlone ? undefined : new Reducer(program, reducing);
-    this.#buckets = bucketsOf(step, vectors, this.#pieces, reducer);
+    this.#buckets = bucketsOf(step, vectors, this.#parts, reducer);
     if (over.length === 0) return;
     const shards = shardGroups(ground, over);
     const summed = this.#buckets.flatMap((bucket) => bucket.spans);
@@ -148,36 +158,52 @@ export class WholeSums implements SumPlan {
       const computed = this.#computed(wave, places, from);
       const isLast = wave === this.#waves.at(-1);
       if (isLast && computed.length > 1) return [this.#overlapped(wave, computed)];
+      const stages = computed.flat();
       const overRanks = isLast ? this.#buckets.flatMap((bucket) => bucket.overRanks) : [];
-      return [...computed, ...this.#sum(wave, "all", spans), ...overRanks];
+      return [...stages, ...this.#sum(wave, "all", spans), ...overRanks];
     });
   }
 
   pieces(places: Places, from: number): RunStage[] | undefined {
-    if (this.#pieces.length === 1 || isRepeating(this.#options.step)) return undefined;
-    return this.#computed({ first: 0, count: 1 }, places, from);
+    if (this.#parts.length === 1 || isRepeating(this.#options.step)) return undefined;
+    return this.#computed({ first: 0, count: 1 }, places, from).map(([run]) => run);
   }
 
-  /** Some micro-batches at once, piece by piece, without anything of other ranks. */
-  #computed({ first, count }: Range, places: Places, from: number): RunStage[] {
+  /**
+   * Some micro-batches at once, piece by piece, each with what is exchanged behind it. Nothing of
+   * ranks that have other samples is needed.
+   */
+  #computed({ first, count }: Range, places: Places, from: number): Computed[] {
     // Without parallel micro-batches, one run has all threads.
-    const isWhole = this.#pieces.length === 1 && this.#options.lanes === 1;
-    return this.#pieces.map((piece) => {
-      const runs = Array.from({ length: count }, (_, lane) =>
-        places.run(piece, { microBatch: first + lane, lane, from }),
-      );
+    const isWhole = this.#parts.length === 1 && this.#options.lanes === 1;
+    const lanes = Array.from({ length: count }, (_, lane) => lane);
+    const at = (lane: number) => ({ microBatch: first + lane, lane, from });
+    return this.#parts.map(({ piece, exchanges }): Computed => {
+      const runs = lanes.map((lane) => places.run(piece, at(lane)));
       const name = `${piece.name} ${first} to ${first + count - 1}`;
-      return { name, runs, mode: isWhole ? "ordered" : "parallel" };
+      const exchanged = exchanges.flatMap(
+        (task) =>
+          this.#options.exchanges?.stages(task, lanes, (of, lane) => places.ref(of, at(lane))) ??
+          [],
+      );
+      const mode = isWhole ? "ordered" : exchanges.length > 0 ? this.#modeOf(piece) : "parallel";
+      return [{ name, runs, mode }, ...exchanged];
     });
   }
 
+  /** Short pieces between exchanges are not handed to other threads. */
+  #modeOf({ graph }: ComputeTask): RunStage["mode"] {
+    const own = this.#options.step.graphs.get(graph) as Graph;
+    return flopsOf(own) < SHORT_FLOPS ? "sweep" : "parallel";
+  }
+
   /** The last wave: sums over ranks travel beside the pieces that are still computed. */
-  #overlapped(wave: Wave, computed: readonly RunStage[]): TaskStage {
-    const pieces = computed.map((stage, piece): PieceWork => {
+  #overlapped(wave: Wave, computed: readonly Computed[]): TaskStage {
+    const pieces = computed.map((work, piece): PieceWork => {
       const sums = [...this.#buckets.entries()].filter(([, { after }]) => after === piece);
       return {
-        name: stage.name,
-        work: [stage],
+        name: work[0].name,
+        work,
         sums: sums.map(([index, { name, spans, overRanks }]) => {
           return { name, work: [...this.#sum(wave, index, spans), ...overRanks] };
         }),
@@ -213,7 +239,7 @@ function axesOfUpdate(
 function bucketsOf(
   step: StepGraph,
   { gradients }: FlatVectors,
-  computing: readonly ComputeTask[],
+  parts: readonly PassPart[],
   reducer: Reducer | undefined,
 ): Bucket[] {
   const reduces = step.tasks.filter(isOfKind("reduce"));
@@ -225,9 +251,10 @@ function bucketsOf(
   return ready.map((all, index) => {
     const { name = "gradients", inputs = [] } = reduces[index] ?? {};
     const spans = reduces.length === 0 ? all : all.filter(isSummed);
-    const after = computing.findLastIndex(({ outputs }) =>
-      reduces.length === 0 ? true : inputs.some((input) => outputs.includes(input)),
-    );
+    const after = parts.findLastIndex((part) => {
+      const made = madeBy(part);
+      return reduces.length === 0 || inputs.some((input) => made.includes(input));
+    });
     const overRanks = spans.length === 0 ? [] : (reducer?.stages(spans, name) ?? []);
     return { name, spans, after: Math.max(0, after), overRanks };
   });

@@ -6,6 +6,7 @@ import { assert, LockstepError } from "../errors.ts";
 import { type Graph, type Node, readAttributes, typeOf } from "../graph/index.ts";
 import { type OperatorName, operators, operatorTable } from "../ops/index.ts";
 import type { Tensor, TensorType } from "../tensor/index.ts";
+import { collectiveKernels } from "./collective-kernels.ts";
 import { convolutionKernels } from "./convolution.ts";
 import { elementwiseKernels } from "./elementwise.ts";
 import { indexingKernels } from "./indexing.ts";
@@ -21,6 +22,7 @@ import { fromTensor, type ReferenceTensor, round, toTensor } from "./tensor.ts";
 
 /** The kernels of all operators. The type names every operator, so none can be missing. */
 const kernels: Record<OperatorName, Kernel> = {
+  ...collectiveKernels,
   ...convolutionKernels,
   ...elementwiseKernels,
   ...indexingKernels,
@@ -71,26 +73,51 @@ export function interpret(
   graph: Graph,
   inputs: Readonly<Record<string, Tensor>>,
 ): Record<string, Tensor> {
-  const values = new Map<string, ReferenceTensor>();
-  for (const [name, tensor] of graph.constants) values.set(name, fromTensor(tensor));
-  for (const name of graph.inputs) {
-    const tensor = inputs[name];
-    assert(tensor !== undefined, `input "${name}" is missing`);
-    values.set(name, fromTensor(tensor));
-  }
-  for (const node of graph.nodes) {
-    const results = evaluateNode(
-      node,
-      node.inputs.map((name) => values.get(name)),
-      node.outputs.map((name) =>
-        name === "" ? { dtype: "float32", shape: [] } : typeOf(graph, name),
-      ),
-    );
-    for (const [index, name] of node.outputs.entries()) {
-      if (name !== "") values.set(name, results[index] as ReferenceTensor);
+  const interpreter = new Interpreter(graph, inputs);
+  for (const node of graph.nodes) interpreter.run(node);
+  return interpreter.outputs();
+}
+
+/** A graph that is run node by node. */
+export class Interpreter {
+  readonly #graph: Graph;
+  readonly #values = new Map<string, ReferenceTensor>();
+
+  constructor(graph: Graph, inputs: Readonly<Record<string, Tensor>>) {
+    this.#graph = graph;
+    for (const [name, tensor] of graph.constants) this.#values.set(name, fromTensor(tensor));
+    for (const name of graph.inputs) {
+      const tensor = inputs[name];
+      assert(tensor !== undefined, `input "${name}" is missing`);
+      this.#values.set(name, fromTensor(tensor));
     }
   }
-  return Object.fromEntries(
-    graph.outputs.map((name) => [name, toTensor(values.get(name) as ReferenceTensor)]),
-  );
+
+  value(name: string): ReferenceTensor {
+    const value = this.#values.get(name);
+    assert(value !== undefined, `"${name}" is computed`);
+    return value;
+  }
+
+  run(node: Node): void {
+    const inputs = node.inputs.map((name) => this.#values.get(name));
+    const types = node.outputs.map(
+      (name): TensorType =>
+        name === "" ? { dtype: "float32", shape: [] } : typeOf(this.#graph, name),
+    );
+    this.set(node, evaluateNode(node, inputs, types));
+  }
+
+  /** States the outputs of a node. */
+  set({ outputs }: Node, results: readonly ReferenceTensor[]): void {
+    for (const [index, name] of outputs.entries()) {
+      if (name !== "") this.#values.set(name, results[index] as ReferenceTensor);
+    }
+  }
+
+  outputs(): Record<string, Tensor> {
+    return Object.fromEntries(
+      this.#graph.outputs.map((name) => [name, toTensor(this.value(name))]),
+    );
+  }
 }

@@ -1,5 +1,4 @@
 /** Reports the start of a run: an event with its facts, and notices of what has changed. */
-import { evenRanges } from "../program/index.ts";
 import type { NetworkFacts } from "../telemetry/index.ts";
 import type { Ranks, Trainer } from "../train/index.ts";
 import { engineName, parameterCount } from "./figures.ts";
@@ -9,7 +8,7 @@ import type { Session } from "./session.ts";
 export function announce(session: Session): void {
   const { run, options, model, data, trainer, ranks, before } = session;
   const { engine, folder, onEvent, now } = options;
-  const ranges = ranks?.ranges ?? evenRanges(run.microBatches, ranks?.group.size ?? 1);
+  const { ranges } = trainer.planned.sharing;
   onEvent({
     type: "started",
     name: run.name,

@@ -1,6 +1,5 @@
 /** A worker of a run goes from one generation of workers to the next. */
 import { assert } from "../errors.ts";
-import { evenRanges } from "../program/index.ts";
 import type { CommittedStep, Ranks, StepResult } from "../train/index.ts";
 import { agreeOrLose } from "./agree.ts";
 import { MOVED, withRoom } from "./enter.ts";
@@ -117,7 +116,7 @@ async function takeLead(session: Session): Promise<void> {
   session.hold ??= await holdPlace(options);
   session.exporting ??= planExport(run.model, [1, run.batch / run.microBatches]);
   const workers = ranks?.group.size ?? 1;
-  const shares = evenRanges(run.microBatches, workers).map(({ count }) => count);
+  const shares = trainer.planned.sharing.ranges.map(({ count }) => count);
   options.onEvent({ type: "generation", step: trainer.steps, workers, shares });
 }
 

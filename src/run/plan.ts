@@ -143,8 +143,13 @@ export function describePlan(run: Run, options: PlanOptions): string {
   ].join("\n");
 }
 
-function check({ microBatches }: Run, workers: number, rank: number, machines: number): void {
-  checkWorkers(workers, microBatches);
+function check(
+  { microBatches, parallel }: Run,
+  workers: number,
+  rank: number,
+  machines: number,
+): void {
+  checkWorkers(workers, microBatches, parallel);
   checkRank(rank, workers);
   evenTopology(workers, machines);
 }

@@ -140,7 +140,13 @@ const shape: OptionKinds<RunOptions> = {
   bucketBytes: positive.optional(),
   checkReplicas: z.int().min(0).optional(),
   excludeBelow: z.number().min(0).max(0.9).optional(),
-  parallel: z.strictObject({ data: positive.optional(), shard: positive.optional() }).optional(),
+  parallel: z
+    .strictObject({
+      data: positive.optional(),
+      shard: positive.optional(),
+      tensor: positive.optional(),
+    })
+    .optional(),
   zero: z.union([z.literal(1), z.literal(2), z.literal(3)]).optional(),
   recompute: z
     .union([z.literal("blocks"), z.strictObject({ memory: z.custom<number | string>(isSize) })], {

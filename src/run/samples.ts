@@ -78,8 +78,10 @@ export async function beginEntry(
   }
   const positions = positionsOfStep(step, run.batch);
   const { rank = 0, generation = 0 } = ranks?.group.transport ?? {};
+  const { divided } = trainer.plan;
+  const counted = divided?.ranks[0]?.[divided.peer] ?? rank;
   const parts = samples.shares.microBatches.map((microBatches, at) =>
-    at === rank ? own : positionsOf(microBatches, positions, run.microBatches),
+    at === counted ? own : positionsOf(microBatches, positions, run.microBatches),
   );
   const entry = { step, positions, generation, parts };
   samples.ledger.check(entry);
@@ -91,7 +93,28 @@ async function tellShares({ run, ranks, trainer }: Entering): Promise<number[][]
   const all = Array.from({ length: run.microBatches }, (_, index) => index);
   const own = all.map((index) => Number(trainer.plan.microBatches.includes(index)));
   const told = ranks === undefined ? [own] : await tellNumbers(ranks.group.transport, own);
-  return told.map((has) => all.filter((index) => has[index] === 1));
+  const shares = told.map((has) => all.filter((index) => has[index] === 1));
+  return countedOnce(shares, trainer.plan.divided?.ranks);
+}
+
+/**
+ * Workers that divide the model compute the same micro-batches together: they count for the first of
+ * them.
+ */
+function countedOnce(
+  shares: readonly number[][],
+  places: readonly (readonly number[])[] = [],
+): number[][] {
+  const [first = [], ...others] = places;
+  const counted = [...shares];
+  for (const ranks of others) {
+    for (const [peer, rank] of ranks.entries()) {
+      const isSame = String(shares[rank]) === String(shares[first[peer] as number]);
+      assert(isSame, "workers that divide the model have the same micro-batches");
+      counted[rank] = [];
+    }
+  }
+  return counted;
 }
 
 /** Enters the last step that was begun, if it is committed and not entered yet. */

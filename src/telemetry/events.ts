@@ -37,7 +37,10 @@ export interface RunStarted {
    * step as it is.
    */
   readonly sharing?: string;
-  /** The number of micro-batches of a step that each worker computes at first, by rank. */
+  /**
+   * The number of micro-batches of a step that each worker computes at first, by rank; of workers
+   * that divide the model, those that they compute together, once.
+   */
   readonly shares: readonly number[];
   /** The measured network between the machines of the run, if there are several. */
   readonly network?: NetworkFacts;
@@ -92,7 +95,10 @@ export interface GenerationBegun {
   /** The number of steps done. */
   readonly step: number;
   readonly workers: number;
-  /** The number of micro-batches of a step that each worker computes at first, by rank. */
+  /**
+   * The number of micro-batches of a step that each worker computes at first, by rank; of workers
+   * that divide the model, those that they compute together, once.
+   */
   readonly shares: readonly number[];
 }
 

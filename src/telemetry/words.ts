@@ -179,7 +179,9 @@ function workforce({ workers, threads, shares }: RunStarted): string {
   const [least, most] = [Math.min(...shares), Math.max(...shares)];
   const range = least === most ? `${most} each` : `${least} to ${most} each`;
   const parts = shares.length > MOST_SHARES ? range : shares.join(" + ");
-  return `${plural(workers, "worker")} of ${each}: micro-batches ${parts} of ${all}`;
+  const together = workers / shares.length;
+  const by = together > 1 ? `, each by ${together} workers together` : "";
+  return `${plural(workers, "worker")} of ${each}: micro-batches ${parts} of ${all}${by}`;
 }
 
 function plural(number: number, noun: string): string {

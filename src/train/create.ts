@@ -23,7 +23,8 @@ export async function createTrainer(
   try {
     await initializeTrainer(engine, instance, planned.plan, model, seed);
     // Ranks read each other's parts in the first step.
-    if (planned.plan.held.length > 0) await ranks?.group.barrier();
+    const { held, divided } = planned.plan;
+    if (held.length > 0 || divided !== undefined) await ranks?.group.barrier();
   } catch (error) {
     instance.close();
     throw error;

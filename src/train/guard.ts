@@ -4,18 +4,14 @@
  * before the next one is decided, and all ranks tell each other their sums. Wrong bytes are replaced
  * by those of a rank that has the right ones.
  */
-import { crc32 } from "node:zlib";
 import { type Group, tellNumbers } from "../collectives/index.ts";
 import { LockstepError } from "../errors.ts";
-import type { Instance } from "../execute/index.ts";
-import type { StepProgram, TensorRef } from "../program/index.ts";
 import { byteLength } from "../tensor/index.ts";
-import { PARTS, type Part, type Told, type Wrong, wrongRanks } from "./replicas.ts";
-import { rangesOf } from "./state.ts";
+import { PARTS, type Told, type Wrong, wrongRanks } from "./replicas.ts";
+
+import { type Guarded, piecesOf, placeOf, type Sum, sumOf } from "./state-sums.ts";
 import type { Healed, TrainerOptions } from "./step-types.ts";
 
-/** Bytes that are summed, or sent, at once. */
-const PIECE_BYTES = 2 ** 22;
 /** The part of the time of steps that checks may take, where nothing else is stated. */
 const SHARE = 0.01;
 /** What the messages of a check take, in seconds. */
@@ -24,17 +20,6 @@ const EXCHANGE_SECONDS = 2e-4;
 const MOST_STEPS = 1000;
 /** Bytes that are wrong again after they were replaced this many times are not replaced again. */
 const MOST_ROUNDS = 3;
-
-/** A state, where it lies. */
-export interface Guarded {
-  readonly instance: Instance;
-  readonly planned: { readonly plan: StepProgram };
-  readonly from: 0 | 1;
-  /** Committed steps. */
-  readonly steps: number;
-}
-
-type Sum = Readonly<Record<Part, number>>;
 
 interface Measured {
   readonly sum: Sum;
@@ -235,65 +220,6 @@ async function replace(
       device.upload(tensor, bytes);
     }
   }
-}
-
-async function sumOf(at: Guarded, parts: readonly Part[]): Promise<Sum> {
-  const sums = { whole: 0, own: 0 };
-  const pieces = piecesOf(at);
-  for (const part of parts) {
-    for (const piece of pieces[part]) {
-      const { bytes } = await at.instance.device.download(at.instance.tensor(piece));
-      sums[part] = crc32(bytes, sums[part]);
-    }
-  }
-  return sums;
-}
-
-type Pieces = Readonly<Record<Part, readonly TensorRef[]>>;
-
-/** The pieces of a program's two states. */
-const known = new WeakMap<StepProgram, [Pieces?, Pieces?]>();
-
-/** The bytes of the state that this rank holds. */
-function piecesOf({ planned: { plan }, from }: Guarded): Pieces {
-  const found = known.get(plan) ?? [];
-  known.set(plan, found);
-  const { parameters, slots, sides, held, kept } = plan;
-  const refs = [parameters, slots, sides[from].states].flatMap((of) => [...of.values()]);
-  found[from] ??= {
-    // Nobody else holds what this rank keeps, so it is cut out like what others hold.
-    whole: refs.flatMap((ref) => piecesIn({ held: [...held, ...kept] }, ref)),
-    own: refs.flatMap((ref) =>
-      [...rangesOf({ held: kept }, ref)].flatMap(({ from: start, to, held: by }) =>
-        by === undefined ? [] : cut(ref.buffer, start, to),
-      ),
-    ),
-  };
-  return found[from];
-}
-
-/** What is left of a tensor without the parts that single ranks hold. */
-function piecesIn(plan: Pick<StepProgram, "held">, ref: TensorRef): TensorRef[] {
-  return [...rangesOf(plan, ref)].flatMap(({ from, to, held }) =>
-    held === undefined ? cut(ref.buffer, from, to) : [],
-  );
-}
-
-function cut(buffer: string, from: number, to: number): TensorRef[] {
-  const pieces: TensorRef[] = [];
-  for (let at = from; at < to; at += PIECE_BYTES) {
-    const shape = [Math.min(PIECE_BYTES, to - at)];
-    pieces.push({ buffer, byteOffset: at, type: { dtype: "uint8", shape } });
-  }
-  return pieces;
-}
-
-/** Equal for ranks that keep the same parts. */
-function placeOf({ kept }: StepProgram): number {
-  const text = kept.map(
-    ({ buffer, byteOffset, byteLength: length }) => `${buffer} ${byteOffset} ${length}\n`,
-  );
-  return crc32(text.join(""));
 }
 
 function drift(wrong: readonly Wrong[], step: number, since: number): LockstepError {

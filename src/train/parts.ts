@@ -2,10 +2,13 @@
  * The tensors of a checkpoint in the parts that ranks hold: which there are, what their bytes are,
  * and where they are written back. A rank reads and writes only what it asks for.
  */
-import type { Instance } from "../execute/index.ts";
+import { assert } from "../errors.ts";
+import type { Instance, OwnRange } from "../execute/index.ts";
 import type { StepProgram, TensorRef } from "../program/index.ts";
-import { byteLength, type TensorType } from "../tensor/index.ts";
-import { holdingOf, PIECE_BYTES, type PlaceOf, rangesOf } from "./state.ts";
+import { byteLength, bytesPerElement, type TensorType } from "../tensor/index.ts";
+import { dividedTensor, wholeBytes } from "./divided.ts";
+import { PIECE_BYTES, rangesOf } from "./held-ranges.ts";
+import { holdingOf, ownOf, type PlaceOf } from "./state.ts";
 
 /** A tensor under the name `parameters/NAME`, `slots/PARAMETER.SLOT` or `states/NAME`. */
 export interface PartedTensor extends TensorType {
@@ -23,6 +26,7 @@ export class StateParts {
   readonly #plan: StepProgram;
   readonly #refs: ReadonlyMap<string, TensorRef>;
   readonly #others: PlaceOf;
+  readonly #ranges = new Map<string, readonly OwnRange[]>();
 
   constructor(instance: Instance, plan: StepProgram, from: 0 | 1, others: PlaceOf) {
     const { parameters, slots, sides } = plan;
@@ -40,6 +44,12 @@ export class StateParts {
   list(): PartedTensor[] {
     const { held, kept } = this.#plan;
     return [...this.#refs].map(([name, ref]) => {
+      const whole = dividedTensor(this.#plan, nameOf(name));
+      // Ranks that divide the model read each other's parts: each can give all of them.
+      if (whole !== undefined) {
+        const { type } = whole;
+        return { name, ...type, parts: [{ from: 0, to: byteLength(type), owner: undefined }] };
+      }
       const parts = [...rangesOf({ held: [...held, ...kept] }, ref)].map(
         ({ from, to, held: by }) => {
           return { from: from - ref.byteOffset, to: to - ref.byteOffset, owner: by?.rank };
@@ -52,11 +62,17 @@ export class StateParts {
   /** The bytes that this rank has itself: those that it writes when a checkpoint is loaded. */
   own(): { readonly name: string; readonly from: number; readonly to: number }[] {
     const holding = holdingOf(this.#plan);
-    return [...this.#refs].flatMap(([name, ref]) =>
-      [...rangesOf(holding, ref)]
+    return [...this.#refs].flatMap(([name, ref]) => {
+      if (dividedTensor(this.#plan, nameOf(name)) !== undefined) {
+        const size = bytesPerElement(ref.type.dtype);
+        return this.#ownRanges(name).map(({ start, end }) => {
+          return { name, from: start * size, to: end * size };
+        });
+      }
+      return [...rangesOf(holding, ref)]
         .filter(({ held }) => held === undefined)
-        .map(({ from, to }) => ({ name, from: from - ref.byteOffset, to: to - ref.byteOffset })),
-    );
+        .map(({ from, to }) => ({ name, from: from - ref.byteOffset, to: to - ref.byteOffset }));
+    });
   }
 
   /**
@@ -66,6 +82,10 @@ export class StateParts {
    */
   async *read(name: string, from: number, to: number): AsyncGenerator<Uint8Array> {
     const ref = this.#ref(name);
+    if (dividedTensor(this.#plan, nameOf(name)) !== undefined) {
+      yield* wholeBytes(this.#instance, this.#plan, { name: nameOf(name), ref, from, to });
+      return;
+    }
     const within = bytesOf(ref, from, to);
     for (const { from: start, to: end, held } of rangesOf(this.#plan, within)) {
       for (let at = start; at < end; at += PIECE_BYTES) {
@@ -85,13 +105,37 @@ export class StateParts {
 
   /** Writes bytes of a tensor that this rank has itself. */
   write(name: string, from: number, bytes: Uint8Array): void {
-    const place = bytesOf(this.#ref(name), from, from + bytes.byteLength);
+    const ref = this.#ref(name);
+    const at = this.#placeOf(name, ref, from);
+    const place = bytesOf(ref, at, at + bytes.byteLength);
     this.#instance.device.upload(this.#instance.tensor(place), bytes);
+  }
+
+  /** Where a byte of the whole tensor lies in what this rank has of it. */
+  #placeOf(name: string, { type }: TensorRef, from: number): number {
+    if (dividedTensor(this.#plan, nameOf(name)) === undefined) return from;
+    const size = bytesPerElement(type.dtype);
+    const ranges = this.#ownRanges(name);
+    const range = ranges.findLast(({ start }) => start * size <= from);
+    assert(range !== undefined && from < range.end * size, `"${name}" has byte ${from} here`);
+    return (range.at ?? range.start) * size + from - range.start * size;
+  }
+
+  /** What this rank has of a tensor that ranks divide, in the order of the whole. */
+  #ownRanges(name: string): readonly OwnRange[] {
+    const found = this.#ranges.get(name) ?? ownOf(this.#plan, nameOf(name), this.#ref(name)) ?? [];
+    this.#ranges.set(name, found);
+    return found;
   }
 
   #ref(name: string): TensorRef {
     return this.#refs.get(name) as TensorRef;
   }
+}
+
+/** The name of a tensor without the kind in front of it. */
+function nameOf(name: string): string {
+  return name.slice(name.indexOf("/") + 1);
 }
 
 function bytesOf({ buffer, byteOffset }: TensorRef, from: number, to: number): TensorRef {

@@ -5,7 +5,8 @@
 import type { Device, HostTensor } from "../engine/index.ts";
 import { type Instance } from "../execute/index.ts";
 import type { Graph } from "../graph/index.ts";
-import { applyStrategies, checkWorkers, type Parallel } from "../parallel/index.ts";
+import { modelAxes } from "../mesh/index.ts";
+import { applyStrategies, checkWorkers, type Parallel, workersOfBatch } from "../parallel/index.ts";
 import { buildStep, GRADIENT, type StepGraph } from "../plan/index.ts";
 import { evenRanges, lower, type Range, type StepProgram } from "../program/index.ts";
 import { checkDisk } from "./disk.ts";
@@ -48,8 +49,9 @@ export function planOf(options: PlanOptions, known?: StepGraph): Planned {
   // More workers than micro-batches are an error of their own, before anything that their
   // micro-batches would lead to.
   const size = ranks?.group.size ?? 1;
-  checkWorkers(size, microBatches);
-  const ranges = ranks?.ranges ?? evenRanges(microBatches, size);
+  checkWorkers(size, microBatches, options.parallel);
+  const sharers = Math.max(1, size / workersOfBatch(options.parallel));
+  const ranges = ranks?.ranges ?? evenRanges(microBatches, sharers);
   const sharing = { ranges, overlap: true };
   const step = known ?? stepOf(options);
   const parallel = parallelOf(options, step, options);
@@ -118,9 +120,11 @@ function lowered(
 /** Undefined when micro-batches do not follow the speeds of ranks. */
 export function pacingOf(
   { ranks, excludeBelow }: TrainerOptions,
-  { step, plan, sharing }: Planned,
+  { step, plan, sharing, parallel }: Planned,
 ): Pacing | undefined {
   if (ranks === undefined || plan.paces === undefined) return undefined;
+  // Those that divide a micro-batch have the same ones, however fast each of them is.
+  if (modelAxes(parallel.mesh).length > 0) return undefined;
   const { adapt = ranks.ranges === undefined } = ranks;
   if (!adapt) return undefined;
   return new Pacing(ranks.group.rank, sharing.ranges, step.microBatches, excludeBelow);

@@ -75,6 +75,8 @@ export async function moveTo(
   const before = await settle(group, standings);
   const told = await tell(group, before);
   if (told.every(({ steps }) => steps < 0)) return undefined;
+  // What a lost rank had of the model has nobody else.
+  if (before?.planned.plan.divided !== undefined) throw lostState();
   const finishing = before && finishingOf(before, told);
   let standing = before;
   if (before !== undefined && finishing !== undefined) await startCommit(before, finishing);

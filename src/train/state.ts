@@ -1,11 +1,13 @@
 /** The tensors of a trainer by name, for first values, checkpoints and export. */
 import type { Device, DeviceTensor } from "../engine/index.ts";
-import { type Decision, type Instance, initialize } from "../execute/index.ts";
+import { type Decision, type Instance, initialize, type OwnRange } from "../execute/index.ts";
 import type { Memory } from "../memory/index.ts";
 import type { ElementRange, Model } from "../nn/index.ts";
 import { rulesOf, scheduleFactor } from "../optimizer/index.ts";
 import { type Held, type StepProgram, scalarsOf, type TensorRef } from "../program/index.ts";
-import { byteLength, bytesPerElement, type Tensor } from "../tensor/index.ts";
+import { byteLength, bytesPerElement, elementCount, type Tensor } from "../tensor/index.ts";
+import { dividedTensor, ownRanges, wholeTensor } from "./divided.ts";
+import { PIECE_BYTES, rangesOf } from "./held-ranges.ts";
 import type { CommittedStep, TrainerOptions } from "./step-types.ts";
 
 /**
@@ -21,9 +23,6 @@ export interface TrainerTensors<T> {
 
 /** The values of a trainer's tensors. */
 export type TrainerState = TrainerTensors<Tensor>;
-
-/** The most bytes of another rank's part that are read at once. */
-export const PIECE_BYTES = 2 ** 24;
 
 /** Finds the memory, and the place in it, of a part of a buffer that another rank holds. */
 export type PlaceOf = (part: Held) => { readonly memory: Memory; readonly at: number };
@@ -55,6 +54,8 @@ export async function readState(
 ): Promise<TrainerState> {
   const all = async (refs: ReadonlyMap<string, TensorRef>) => {
     const found = [...refs].map(async ([name, ref]): Promise<[string, Tensor]> => {
+      const whole = wholeTensor(instance, plan, name, ref);
+      if (whole !== undefined) return [name, whole];
       const tensor = isInParts(plan, ref)
         ? inParts(instance, plan, ref, others)
         : await instance.device.download(instance.tensor(ref));
@@ -72,34 +73,6 @@ export async function readState(
 /** Whether other ranks hold parts of a tensor. */
 function isInParts({ held }: StepProgram, { buffer }: TensorRef): boolean {
   return held.some((part) => part.buffer === buffer);
-}
-
-/** Bytes [from, to) of a buffer: this rank's own, or those that another rank holds. */
-export interface HeldRange {
-  readonly from: number;
-  readonly to: number;
-  readonly held: Held | undefined;
-}
-
-/** Cuts a tensor where another rank holds the next bytes. */
-export function* rangesOf(
-  plan: Pick<StepProgram, "held">,
-  { buffer, byteOffset, type }: TensorRef,
-): Generator<HeldRange> {
-  const end = byteOffset + byteLength(type);
-  const others = plan.held
-    .filter((part) => part.buffer === buffer)
-    .toSorted((a, b) => a.byteOffset - b.byteOffset);
-  let at = byteOffset;
-  for (const held of others) {
-    const from = Math.max(at, held.byteOffset);
-    const to = Math.min(end, held.byteOffset + held.byteLength);
-    if (from >= to) continue;
-    if (at < from) yield { from: at, to: from, held: undefined };
-    yield { from, to, held };
-    at = to;
-  }
-  if (at < end) yield { from: at, to: end, held: undefined };
 }
 
 function inParts(instance: Instance, plan: StepProgram, ref: TensorRef, others: PlaceOf): Tensor {
@@ -147,7 +120,7 @@ export async function initializeTrainer(
     engine,
     [...model.parameters, ...model.states].map(({ name, type, initializer }) => {
       const ref = refs.get(name) as TensorRef;
-      const own = isInParts(plan, ref) ? ownElements(plan, ref) : undefined;
+      const own = ownOf(plan, name, ref);
       return { name, type, initializer, into: instance.tensor(ref), own };
     }),
     seed,
@@ -157,6 +130,22 @@ export async function initializeTrainer(
 /** What this rank holds, and what not: it also holds the parts that it is the buddy for. */
 export function holdingOf({ held, wards }: StepProgram): Pick<StepProgram, "held"> {
   return { held: held.filter(({ rank }) => !wards.includes(rank)) };
+}
+
+/** The elements of a whole tensor that this rank writes; undefined for all of them. */
+export function ownOf(plan: StepProgram, name: string, ref: TensorRef): OwnRange[] | undefined {
+  const held = isInParts(plan, ref) ? ownElements(plan, ref) : undefined;
+  const tensor = dividedTensor(plan, name);
+  if (tensor === undefined) return held;
+  const parts = held ?? [{ start: 0, end: elementCount(ref.type.shape) }];
+  return ownRanges(plan, tensor).flatMap(({ start, end, at }) =>
+    parts.flatMap((part): OwnRange[] => {
+      const first = Math.max(at, part.start);
+      const last = Math.min(at + end - start, part.end);
+      if (first >= last) return [];
+      return [{ start: start + first - at, end: start + last - at, at: first }];
+    }),
+  );
 }
 
 /** The elements of a tensor that this rank holds. */

@@ -8,8 +8,9 @@ import type { DeviceTensor, HostTensor } from "../engine/index.ts";
 import { assert } from "../errors.ts";
 import type { Instance } from "../execute/index.ts";
 import type { Gathered, Heirs, Held, StepProgram, TensorRef } from "../program/index.ts";
+import { rangesOf } from "./held-ranges.ts";
 import { lostState, type Piece, type Route, receiveRoutes, sendRoutes } from "./routes.ts";
-import { holdingOf, rangesOf } from "./state.ts";
+import { holdingOf } from "./state.ts";
 import { UnderWay, type Waiting } from "./under-way.ts";
 
 /** The most bytes that are copied or sent at once. */

@@ -1,4 +1,11 @@
 /** Reproducible random numbers for tests (mulberry32). */
+import {
+  type DType,
+  elementCount,
+  isFloat,
+  type Tensor,
+  tensorFrom,
+} from "../../src/tensor/index.ts";
 
 export function randomSource(seed: number): () => number {
   let state = seed >>> 0;
@@ -18,4 +25,17 @@ export function randomNumbers(
 ): number[] {
   const next = randomSource(seed);
   return Array.from({ length: count }, () => low + (high - low) * next());
+}
+
+/** A tensor of random numbers. Default: float64, in [-1, 1]. */
+export function drawn(
+  shape: readonly number[],
+  {
+    dtype = "float64",
+    range = [-1, 1],
+    seed = 1,
+  }: { dtype?: DType; range?: readonly [number, number]; seed?: number } = {},
+): Tensor {
+  const numbers = randomNumbers(seed + 31 * shape.length, elementCount(shape), range);
+  return tensorFrom(dtype, shape, isFloat(dtype) ? numbers : numbers.map(Math.round));
 }

@@ -1,6 +1,7 @@
 import { cast as convert } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { dtypeFromOnnx, isFloat } from "../../tensor/index.ts";
+import { byElement } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 
 /** The input converted to another element type: `to` is the number of that type in ONNX. */
@@ -24,4 +25,5 @@ export const cast: OperatorDefinition = {
   inPlace: true,
   within: "elements",
   batch: { linear: "together" },
+  divisions: byElement,
 };

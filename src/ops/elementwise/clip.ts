@@ -1,6 +1,7 @@
 import { and, greater, less, sumTo, where } from "../../functional/index.ts";
 import type { OperatorDefinition, Value } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
+import { byElement } from "../divisions.ts";
 import { flopsPerElement } from "../shared.ts";
 import { numberType } from "./shared.ts";
 
@@ -35,6 +36,7 @@ export const clip: OperatorDefinition = {
   flops: flopsPerElement(2),
   inPlace: true,
   within: "elements",
+  divisions: byElement,
 };
 
 function isGiven(value: Value | undefined): value is Value {

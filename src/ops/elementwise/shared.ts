@@ -11,6 +11,7 @@ import type {
   Value,
 } from "../../graph/index.ts";
 import { broadcastShapes, type DType, isFloat, type TensorType } from "../../tensor/index.ts";
+import { byElement } from "../divisions.ts";
 import { broadcastType, flopsPerElement } from "../shared.ts";
 
 /**
@@ -60,6 +61,7 @@ export function unary(
     flops: flopsPerElement(options.flops ?? 1),
     inPlace: options.severalPasses !== true,
     within: "elements",
+    divisions: byElement,
     ...(options.batch && { batch: options.batch }),
   };
 }
@@ -107,6 +109,7 @@ export function binary(
     flops: flopsPerElement(options.flops ?? 1),
     inPlace: true,
     within: "elements",
+    divisions: byElement,
     ...(options.batch && { batch: options.batch }),
     ...(options.form && { form: options.form }),
   };
@@ -147,6 +150,7 @@ export function variadic(
     // With three or more inputs, engines accumulate in the output and read the other inputs later.
     inPlace: false,
     within: "elements",
+    divisions: byElement,
     ...(batch && { batch }),
   };
 }
@@ -170,6 +174,7 @@ export function predicate(
     flops: flopsPerElement(),
     inPlace: false,
     within: "elements",
+    divisions: byElement,
     ...(options.form && { form: options.form }),
   };
 }
@@ -193,6 +198,7 @@ export function bitwise(name: string, attributes: OperatorDefinition["attributes
     flops: flopsPerElement(),
     inPlace: false,
     within: "elements",
+    divisions: byElement,
   } satisfies OperatorDefinition;
 }
 

@@ -1,5 +1,6 @@
 import { where as choose, sumTo } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
+import { byElement, divisionOf } from "../divisions.ts";
 import { flopsPerElement } from "../shared.ts";
 import { broadcastOf } from "./shared.ts";
 
@@ -28,4 +29,9 @@ export const where: OperatorDefinition = {
   form: { kind: "choice", condition: 0, yes: 1, no: 2 },
   inPlace: false,
   within: "elements",
+  divisions: (context) => [
+    ...byElement(context),
+    // The terms of the chosen values, where all ranks choose alike.
+    divisionOf([undefined, "partial", "partial"], ["partial"]),
+  ],
 };

@@ -1,5 +1,8 @@
-import type { OperatorDefinition } from "../../graph/index.ts";
+import { where } from "../../functional/index.ts";
+import type { LocalContext, OperatorDefinition, Value } from "../../graph/index.ts";
+import { along, divisionOf, linearDivisions, sectionedDim } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
+import { orFirst, ownIndices } from "./own-part.ts";
 import { alongAxis, axisOf, checkIndices, dimOf, picksAlongAxis, sumAt } from "./shared.ts";
 
 /**
@@ -32,4 +35,30 @@ export const gatherElements: OperatorDefinition = {
   indices: (context) => alongAxis(context, false),
   inPlace: false,
   batch: { picks: picksAlongAxis },
+  divisions: (context) => {
+    const [shape, indices] = [context.input(0).shape, context.input(1).shape];
+    const axis = axisOf(context, shape);
+    const others = shape.flatMap((size, dim) =>
+      dim === axis || indices[dim] !== size
+        ? []
+        : along(context, { inputs: [dim, dim], outputs: [dim] }),
+    );
+    const own = sectionedDim(axis, shape[axis] as number, [1], context.ranks);
+    const parts =
+      own && divisionOf([own, undefined], ["partial"], (rank) => [ownElements(rank, axis)]);
+    return [
+      ...others,
+      ...along(context, { inputs: [undefined, axis], outputs: [axis] }),
+      ...(parts ? [parts] : []),
+      ...linearDivisions(context, "first"),
+    ];
+  },
 };
+
+/** The elements of this rank's part of the data, and zeros for those of others. */
+function ownElements(context: LocalContext, axis: number): Value {
+  const [data, indices] = [context.input(0), context.input(1)];
+  const found = ownIndices(context, indices, data.shape[axis] as number);
+  const [elements] = context.again([data, orFirst(found)]) as readonly [Value];
+  return where(found.isOwn, elements, 0);
+}

@@ -1,7 +1,14 @@
-import { pad, reshape } from "../../functional/index.ts";
-import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
+import { pad, reshape, where } from "../../functional/index.ts";
+import type {
+  GradientContext,
+  LocalContext,
+  OperatorDefinition,
+  Value,
+} from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
+import { along, divisionOf, linearDivisions, sectionedDim } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
+import { orFirst, ownIndices } from "./own-part.ts";
 import { alongAxis, axisOf, checkIndices, dimOf, picksAlongAxis } from "./shared.ts";
 import { sumRows } from "./sum-rows.ts";
 
@@ -22,7 +29,31 @@ export const gather: OperatorDefinition = {
   indices: (context) => alongAxis(context, true),
   inPlace: false,
   batch: { picks: picksAlongAxis },
+  divisions: (context) => {
+    const { shape } = context.input(0);
+    const axis = axisOf(context, shape);
+    const indices = context.input(1).shape;
+    const byIndex = indices.flatMap((_, dim) =>
+      along(context, { inputs: [undefined, dim], outputs: [axis + dim] }),
+    );
+    const others = shape.flatMap((_, dim) => {
+      const to = dim < axis ? dim : dim - 1 + indices.length;
+      return dim === axis ? [] : along(context, { inputs: [dim, undefined], outputs: [to] });
+    });
+    const own = sectionedDim(axis, shape[axis] as number, [1], context.ranks);
+    const parts = own && divisionOf([own, undefined], ["partial"], (rank) => [ownRows(rank, axis)]);
+    return [...byIndex, ...others, ...(parts ? [parts] : []), ...linearDivisions(context, "first")];
+  },
 };
+
+/** The rows of this rank's part of the data, and zeros for those of others. */
+function ownRows(context: LocalContext, axis: number): Value {
+  const [data, indices] = [context.input(0), context.input(1)];
+  const found = ownIndices(context, indices, data.shape[axis] as number);
+  const [rows] = context.again([data, orFirst(found)]) as readonly [Value];
+  const behind = data.shape.slice(axis + 1).map(() => 1);
+  return where(reshape(found.isOwn, [...indices.shape, ...behind]), rows, 0);
+}
 
 function tableGradient(context: GradientContext): Value {
   const [table, indices, dy] = [context.input(0), context.input(1), context.gradient(0)];

@@ -4,11 +4,21 @@ import {
   equal,
   gatherElements,
   mul,
+  pad,
   scatterElements as scatter,
+  slice,
+  where,
   zerosLike,
 } from "../../functional/index.ts";
-import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
+import type {
+  GradientContext,
+  LocalContext,
+  OperatorDefinition,
+  Value,
+} from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
+import { along, divisionOf, sectionedDim } from "../divisions.ts";
+import { orBehind, orFirst, ownIndices } from "./own-part.ts";
 import {
   alongAxis,
   axisOf,
@@ -72,7 +82,48 @@ export const scatterElements: OperatorDefinition = {
   indices: (context) => alongAxis(context, false),
   inPlace: false,
   batch: { picks: picksAlongAxis },
+  divisions: (context) => {
+    const [shape, indices] = [context.input(0).shape, context.input(1).shape];
+    const axis = axisOf(context, shape);
+    const reduction = context.attributes.string("reduction");
+    const others = shape.flatMap((size, dim) =>
+      dim === axis || indices[dim] !== size
+        ? []
+        : along(context, { inputs: [dim, dim, dim], outputs: [dim] }),
+    );
+    const own = sectionedDim(axis, shape[axis] as number, [1], context.ranks);
+    const part =
+      own && divisionOf([own, undefined, undefined], [own], (rank) => [ownScatter(rank, axis)]);
+    const isLinear = reduction === "none" || reduction === "add";
+    // The data are a term of the sum, like what each rank adds to them.
+    const added = sectionedDim(axis, indices[axis] as number, [1], context.ranks);
+    const terms =
+      reduction === "add" && added !== undefined
+        ? [divisionOf(["partial", added, added], ["partial"])]
+        : [];
+    return [
+      ...others,
+      ...(part ? [part] : []),
+      ...(isLinear ? [divisionOf(["partial", undefined, "partial"], ["partial"])] : []),
+      ...terms,
+    ];
+  },
 };
+
+/** This rank's part of the data, with what is written there. */
+function ownScatter(context: LocalContext, axis: number): Value {
+  const [data, indices, updates] = [context.input(0), context.input(1), context.input(2)];
+  const places = data.shape[axis] as number;
+  const found = ownIndices(context, indices, places);
+  if (context.attributes.string("reduction") === "add") {
+    return context.again([data, orFirst(found), where(found.isOwn, updates, 0)])[0] as Value;
+  }
+  // What belongs to others goes behind the part, and is left out.
+  const zeros = data.shape.map(() => 0);
+  const longer = pad(data, zeros, zeros.with(axis, 1));
+  const [all] = context.again([longer, orBehind(found, places), updates]) as readonly [Value];
+  return slice(all, [{ axis, start: 0, end: places }]);
+}
 
 /**
  * For max and min: the elements equal to the result share its gradient evenly (as in PyTorch's

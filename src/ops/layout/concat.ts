@@ -1,6 +1,7 @@
 import { slice } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { normalizeDim } from "../../tensor/index.ts";
+import { along, divisionOf } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 
 /** The concatenation of the inputs along `axis`. */
@@ -40,4 +41,18 @@ export const concat: OperatorDefinition = {
   moves: true,
   inPlace: false,
   batch: { linear: "together" },
+  divisions: (context) => {
+    const shape = context.outputs[0]?.shape ?? [];
+    const axis = normalizeDim(context.attributes.number("axis"), shape.length) as number;
+    const across = shape.flatMap((_, dim) =>
+      dim === axis ? [] : along(context, { inputs: context.inputs.map(() => dim), outputs: [dim] }),
+    );
+    const sections = context.inputs.map((piece) => piece?.shape[axis] ?? 0);
+    const isEven = sections.every((size) => size > 0 && size % context.ranks === 0);
+    const cut = divisionOf(
+      sections.map(() => ({ shard: axis })),
+      [sections.length === 1 ? { shard: axis } : { shard: axis, sections }],
+    );
+    return isEven ? [...across, cut] : across;
+  },
 };

@@ -1,6 +1,7 @@
 import { sumTo } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { broadcastShapes } from "../../tensor/index.ts";
+import { alignedDim, along, withSizes } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 
 /** Broadcasts input 0 with the shape in input 1, in both directions. */
@@ -19,4 +20,16 @@ export const expand: OperatorDefinition = {
   moves: true,
   inPlace: false,
   batch: { linear: "first" },
+  divisions: (context) => {
+    const { shape } = context.input(0);
+    const result = context.outputs[0]?.shape ?? [];
+    // A dim that is repeated is there as often as a rank needs it.
+    return result.flatMap((size, dim) =>
+      along(context, {
+        inputs: [alignedDim(shape, result.length, dim, size), undefined],
+        outputs: [dim],
+        local: withSizes(1),
+      }),
+    );
+  },
 };

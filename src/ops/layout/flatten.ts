@@ -2,6 +2,7 @@ import { reshape } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
 import { noFlops } from "../shared.ts";
+import { sameElements } from "./same-elements.ts";
 
 /** The input as a matrix: dims before `axis` become the rows, the others the columns. */
 export const flatten: OperatorDefinition = {
@@ -23,4 +24,5 @@ export const flatten: OperatorDefinition = {
   moves: true,
   inPlace: true,
   batch: { linear: "first" },
+  divisions: (context) => sameElements(context),
 };

@@ -1,4 +1,5 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
+import { byElement } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 
 /** A copy under another name. */
@@ -13,4 +14,5 @@ export const identity: OperatorDefinition = {
   moves: true,
   inPlace: true,
   batch: { linear: "together" },
+  divisions: byElement,
 };

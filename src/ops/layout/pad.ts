@@ -11,10 +11,12 @@ import {
 import type {
   GradientContext,
   InferContext,
+  LocalContext,
   OperatorDefinition,
   Value,
 } from "../../graph/index.ts";
-import { normalizeDim, type Shape } from "../../tensor/index.ts";
+import { normalizeDim, type Shape, type Tensor, toNumbers } from "../../tensor/index.ts";
+import { along, divisionOf, linearDivisions } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 
 /**
@@ -74,7 +76,45 @@ export const pad: OperatorDefinition = {
   },
   flops: noFlops,
   inPlace: false,
+  divisions: (context) => {
+    const { shape } = context.input(0);
+    const { before, after } = amounts(context, shape);
+    const isConstant = context.attributes.string("mode") === "constant";
+    const others = context.inputs.slice(1).map(() => undefined);
+    const [filled] = context.inputs[2] === undefined ? [0] : (numbersOf(context.constant(2)) ?? []);
+    return [
+      ...shape.flatMap((size, dim) => {
+        const [low, high] = [before[dim] as number, after[dim] as number];
+        if (low === 0 && high === 0) {
+          return along(context, { inputs: [dim, ...others], outputs: [dim] });
+        }
+        const sizes = [low, size, high];
+        const isEven = sizes.every((own) => own >= 0 && own % context.ranks === 0) && size > 0;
+        if (!isConstant || !isEven) return [];
+        const sections = sizes.filter((own) => own > 0);
+        const local = (rank: LocalContext) => [ownPadding(rank, before, after, dim)];
+        const inputs = [{ shard: dim }, ...others];
+        return [divisionOf(inputs, [{ shard: dim, sections }], local)];
+      }),
+      ...(isConstant && filled === 0 ? linearDivisions(context, "first") : []),
+    ];
+  },
 };
+
+function numbersOf(tensor: Tensor | undefined): number[] | undefined {
+  return tensor && toNumbers(tensor);
+}
+
+/** A rank adds its part of the padding of a dim. */
+function ownPadding(
+  { input, inputs, builder, ranks }: LocalContext,
+  before: readonly number[],
+  after: readonly number[],
+  dim: number,
+): Value {
+  const own = (sizes: readonly number[]) => sizes.with(dim, (sizes[dim] as number) / ranks);
+  return builder.one("Pad", [input(0), builder.ints([...own(before), ...own(after)]), inputs[2]]);
+}
 
 function amounts(
   context: InferContext | GradientContext,

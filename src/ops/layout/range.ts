@@ -23,4 +23,5 @@ export const range: OperatorDefinition = {
   gradient: { zero: "made from constants" },
   flops: noFlops,
   inPlace: false,
+  divisions: { never: "it is made of constants, and small" },
 };

@@ -1,7 +1,9 @@
 import { reshape as toShape } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
+import { withSizes } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
+import { sameElements } from "./same-elements.ts";
 
 /**
  * The same elements in another shape. One size may be -1; a size 0 copies the input's (unless
@@ -32,4 +34,5 @@ export const reshape: OperatorDefinition = {
   moves: true,
   inPlace: true,
   batch: { linear: "first" },
+  divisions: (context) => sameElements(context, withSizes(1)),
 };

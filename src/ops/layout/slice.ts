@@ -1,12 +1,16 @@
-import { flip, pad, reshape } from "../../functional/index.ts";
+import { flip, pad, reshape, type SliceRange, slice as sliceOf } from "../../functional/index.ts";
 import type {
   BatchContext,
+  Division,
+  DivisionContext,
   GradientContext,
   InferContext,
+  LocalContext,
   OperatorDefinition,
   Value,
 } from "../../graph/index.ts";
 import { normalizeDim, type Shape } from "../../tensor/index.ts";
+import { along, divisionOf } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 
 interface Range {
@@ -54,7 +58,61 @@ export const slice: OperatorDefinition = {
   moves: true,
   inPlace: false,
   batch: { linear: "first", mixes: backwardDims },
+  divisions: (context) => {
+    const { shape } = context.input(0);
+    const ranges = rangesOf(context, shape);
+    const others = context.inputs.slice(1).map(() => undefined);
+    return ranges.flatMap((range, dim) => {
+      if (range.step === 1 && range.count === shape[dim]) {
+        const local = (rank: LocalContext) => slicedBut(rank, ranges, dim, undefined);
+        return along(context, { inputs: [dim, ...others], outputs: [dim], local });
+      }
+      return sectionsOfRange(context, range, dim);
+    });
+  },
 };
+
+/** What is taken is a section of the dim, which is cut evenly, and so is what is left out. */
+function sectionsOfRange(
+  context: DivisionContext,
+  { start, step, count }: Range,
+  dim: number,
+): Division[] {
+  const { shape } = context.input(0);
+  const ranges = rangesOf(context, shape);
+  const behind = (shape[dim] as number) - start - count;
+  const isEven = [start, count, behind].every((size) => size % context.ranks === 0);
+  if (step !== 1 || count === 0 || !isEven) return [];
+  const sections = [start, count, behind].filter((size) => size > 0);
+  const from = sections.length === 1 ? { shard: dim } : { shard: dim, sections };
+  const own = { start: start / context.ranks, step: 1, count: count / context.ranks };
+  return [
+    divisionOf([from, ...context.inputs.slice(1).map(() => undefined)], [{ shard: dim }], (rank) =>
+      slicedBut(rank, ranges, dim, own),
+    ),
+  ];
+}
+
+/** The same slice, but for one dim: that is whole, or another range of it is taken. */
+function slicedBut(
+  { input }: LocalContext,
+  ranges: readonly Range[],
+  dim: number,
+  own: Range | undefined,
+): Value[] {
+  const taken = ranges.flatMap((range, axis): SliceRange[] => {
+    const use = axis === dim ? own : range;
+    if (use === undefined || (use.step === 1 && use.count === input(0).shape[axis])) return [];
+    const last = use.start + use.count * use.step;
+    // A range that goes back to the first element ends before it.
+    return [
+      { axis, start: use.start, end: last < 0 ? Number.MIN_SAFE_INTEGER : last, step: use.step },
+    ];
+  });
+  return [
+    taken.length === 0 ? input(0).builder.one("Identity", [input(0)]) : sliceOf(input(0), taken),
+  ];
+}
 
 function backwardOf(ranges: readonly Range[]): number[] {
   return ranges.flatMap(({ step }, dim) => (step < 0 ? [dim] : []));

@@ -1,6 +1,7 @@
 import { concat, pad } from "../../functional/index.ts";
 import type { InferContext, OperatorDefinition } from "../../graph/index.ts";
 import { normalizeDim } from "../../tensor/index.ts";
+import { along, divisionOf, linearDivisions } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 
 /**
@@ -52,6 +53,27 @@ export const split: OperatorDefinition = {
   flops: noFlops,
   moves: true,
   inPlace: false,
+  divisions: (context) => {
+    const { shape } = context.input(0);
+    const axis = normalizeDim(context.attributes.number("axis"), shape.length) as number;
+    const others = context.inputs.slice(1).map(() => undefined);
+    const across = shape.flatMap((_, dim) =>
+      dim === axis
+        ? []
+        : along(context, { inputs: [dim, ...others], outputs: context.outputs.map(() => dim) }),
+    );
+    const sections = context.outputs.map((piece) => piece.shape[axis] as number);
+    const isEven = sections.every((size) => size > 0 && size % context.ranks === 0);
+    const cut = divisionOf(
+      [{ shard: axis, sections }, ...others],
+      sections.map(() => ({ shard: axis })),
+      ({ builder, input, outputs }) => {
+        const sizes = builder.ints(outputs.map((piece) => piece.shape[axis] as number));
+        return builder.emit("Split", [input(0), sizes], { axis }, { outputs: outputs.length });
+      },
+    );
+    return [...across, ...(isEven ? [cut] : []), ...linearDivisions(context, "first")];
+  },
 };
 
 function pieces(context: InferContext, total: number): number[] {

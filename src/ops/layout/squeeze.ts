@@ -2,6 +2,7 @@ import { reshape } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { normalizeDim } from "../../tensor/index.ts";
 import { noFlops } from "../shared.ts";
+import { sameElements } from "./same-elements.ts";
 
 /** Removes the dims in input 1, which have size 1; without input 1, all dims of size 1. */
 export const squeeze: OperatorDefinition = {
@@ -26,4 +27,5 @@ export const squeeze: OperatorDefinition = {
   moves: true,
   inPlace: true,
   batch: { linear: "first" },
+  divisions: (context) => sameElements(context),
 };

@@ -1,5 +1,6 @@
 import { transpose as permute } from "../../functional/index.ts";
 import type { InferContext, OperatorDefinition } from "../../graph/index.ts";
+import { along } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 
 /** Dim i of the result is dim `perm[i]` of the input; without `perm`, dims are reversed. */
@@ -26,6 +27,10 @@ export const transpose: OperatorDefinition = {
   moves: true,
   inPlace: false,
   batch: { linear: "first" },
+  divisions: (context) => {
+    const perm = permutation(context.attributes, context.input(0).shape.length);
+    return perm.flatMap((from, to) => along(context, { inputs: [from], outputs: [to] }));
+  },
 };
 
 function permutation(attributes: InferContext["attributes"], rank: number): readonly number[] {

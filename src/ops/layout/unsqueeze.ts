@@ -2,6 +2,7 @@ import { reshape } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { normalizeDim } from "../../tensor/index.ts";
 import { noFlops } from "../shared.ts";
+import { sameElements } from "./same-elements.ts";
 
 /** Inserts dims of size 1 at the positions in input 1, which count in the result. */
 export const unsqueeze: OperatorDefinition = {
@@ -28,4 +29,5 @@ export const unsqueeze: OperatorDefinition = {
   moves: true,
   inPlace: true,
   batch: { linear: "first" },
+  divisions: (context) => sameElements(context),
 };

@@ -1,6 +1,7 @@
 import { sumTo, transpose } from "../../functional/index.ts";
 import type { AttributeReader, OperatorDefinition, Value } from "../../graph/index.ts";
 import { broadcastShapes, elementCount, type Shape } from "../../tensor/index.ts";
+import { alignedDim, along, linearDivisions } from "../divisions.ts";
 
 /**
  * alpha · op(A) · op(B), an operator of ONNX Runtime. op swaps the last two dims (transA, transB),
@@ -65,7 +66,37 @@ export const fusedMatmul: OperatorDefinition = {
   },
   inPlace: false,
   within: "matrices",
+  divisions: (context) => {
+    const shape = context.outputs[0]?.shape ?? [];
+    const operand = (side: Side, of: Shape): Operand => {
+      const order = permutation(of.length, context.attributes, side);
+      return { order, shape: order.map((dim) => of[dim] as number) };
+    };
+    const a = operand("A", context.input(0).shape);
+    const b = operand("B", context.input(1).shape);
+    const leading = shape.length - 2;
+    const ofBatch = ({ order, shape: own }: Operand, dim: number) => {
+      const at = alignedDim(own.slice(0, -2), leading, dim, shape[dim] as number);
+      return at === undefined ? undefined : order[at];
+    };
+    const batches = Array.from({ length: leading }, (_, dim) =>
+      along(context, { inputs: [ofBatch(a, dim), ofBatch(b, dim)], outputs: [dim] }),
+    );
+    return [
+      ...batches.flat(),
+      ...along(context, { inputs: [a.order.at(-2), undefined], outputs: [leading] }),
+      ...along(context, { inputs: [undefined, b.order.at(-1)], outputs: [leading + 1] }),
+      ...along(context, { inputs: [a.order.at(-1), b.order.at(-2)], outputs: ["partial"] }),
+      ...linearDivisions(context, "each"),
+    ];
+  },
 };
+
+/** An operand as it is multiplied: where each dim comes from. */
+interface Operand {
+  readonly order: readonly number[];
+  readonly shape: Shape;
+}
 
 type Side = "A" | "B";
 

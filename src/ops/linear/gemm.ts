@@ -1,6 +1,8 @@
 import { gemm as gemmOf, mul, sumTo } from "../../functional/index.ts";
 import type { AttributeReader, OperatorDefinition, Value } from "../../graph/index.ts";
+import type { AxisPlacement } from "../../mesh/index.ts";
 import { broadcastShapes, elementCount, sameShape } from "../../tensor/index.ts";
+import { alignedDim, along, divisionOf } from "../divisions.ts";
 
 /**
  * Y = alpha · op(A) · op(B) + beta · C, for matrices only; op optionally transposes; C broadcasts
@@ -61,6 +63,31 @@ export const gemm: OperatorDefinition = {
   inPlace: false,
   // C would be added once for each part of the batch.
   batch: { reduces: ({ inputs }) => (inputs[2] === undefined ? "sum" : undefined) },
+  // C is added once, so that of terms of a sum it must be a term, too.
+  divisions: (context) => {
+    const { transA, transB } = transposes(context.attributes);
+    const shape = context.outputs[0]?.shape ?? [];
+    const c = context.inputs[2];
+    const cOf = (dim: number) => {
+      return c && alignedDim(c.shape, 2, dim, shape[dim] as number);
+    };
+    const third = <T>(of: T) => (context.inputs.length > 2 ? [of] : []);
+    const term: AxisPlacement | undefined = c === undefined ? undefined : "partial";
+    const inner = along(context, {
+      inputs: [1 - transA, transB, ...third(undefined)],
+      outputs: ["partial"],
+    });
+    const terms = inner.map(({ inputs, outputs }) =>
+      divisionOf([inputs[0], inputs[1], ...third(term)], outputs),
+    );
+    return [
+      ...along(context, { inputs: [transA, undefined, ...third(cOf(0))], outputs: [0] }),
+      ...along(context, { inputs: [undefined, 1 - transB, ...third(cOf(1))], outputs: [1] }),
+      ...terms,
+      divisionOf(["partial", undefined, ...third(term)], ["partial"]),
+      divisionOf([undefined, "partial", ...third(term)], ["partial"]),
+    ];
+  },
 };
 
 function transposes(attributes: AttributeReader): { transA: 0 | 1; transB: 0 | 1 } {

@@ -8,6 +8,7 @@ import {
 } from "../../functional/index.ts";
 import type { CostContext, GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
 import { broadcastShapes, elementCount, sameShape } from "../../tensor/index.ts";
+import { productDivisions } from "./divisions.ts";
 
 /** Matrix product over the last two dims; leading dims broadcast; 1-d operands as in NumPy. */
 export const matmul: OperatorDefinition = {
@@ -40,6 +41,15 @@ export const matmul: OperatorDefinition = {
   inPlace: false,
   within: "matrices",
   batch: { reduces: "sum", linear: "each" },
+  divisions: (context) => {
+    const [a, b] = [context.input(0).shape, context.input(1).shape];
+    const rank = context.outputs[0]?.shape.length ?? 0;
+    return productDivisions(context, {
+      rows: a.length > 1 ? [a.length - 2, rank - (b.length > 1 ? 2 : 1)] : undefined,
+      columns: b.length > 1 ? [b.length - 1, rank - 1] : undefined,
+      inner: [a.length - 1, Math.max(0, b.length - 2)],
+    });
+  },
 };
 
 /**

@@ -13,11 +13,13 @@ import {
 } from "../../functional/index.ts";
 import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
 import type { Shape } from "../../tensor/index.ts";
+import { exceptAlong } from "../divisions.ts";
 import { flopsPerElement } from "../shared.ts";
 import {
   axisOf,
   checkBroadcast,
   checkedFloat,
+  dimsFrom,
   dimsFromAxis,
   normalizedRows,
   stashType,
@@ -90,6 +92,11 @@ export const layerNormalization: OperatorDefinition = {
   inPlace: false,
   within: "axis",
   batch: { mixes: dimsFromAxis },
+  divisions: (context) => {
+    const { shape } = context.input(0);
+    const axis = axisOf(context.attributes, shape);
+    return exceptAlong(context, dimsFrom(axis, shape));
+  },
 };
 
 /**

@@ -2,6 +2,7 @@ import { exp, mul, neg, reduceSum, scatterElements, sub } from "../../functional
 import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
 import { toNumbers } from "../../tensor/index.ts";
 import { flopsPerElement } from "../shared.ts";
+import { softmaxDivisions } from "./cut-softmax.ts";
 import { AXIS, axisOf, checkedFloat } from "./shared.ts";
 
 /** x − log Σ exp(x) along `axis`. */
@@ -26,6 +27,7 @@ export const logSoftmax: OperatorDefinition = {
   inPlace: false,
   within: "axis",
   batch: { mixes: ({ attributes, input }) => [axisOf(attributes, input(0).shape)] },
+  divisions: (context) => softmaxDivisions(context, true),
 };
 
 /**

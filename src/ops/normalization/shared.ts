@@ -116,6 +116,9 @@ export function normalizedRows(context: GradientContext): {
 /** The dims from `axis` on, for layers that normalize over them. */
 export function dimsFromAxis({ attributes, input }: BatchContext): number[] {
   const { shape } = input(0);
-  const axis = axisOf(attributes, shape);
+  return dimsFrom(axisOf(attributes, shape), shape);
+}
+
+export function dimsFrom(axis: number, shape: Shape): number[] {
   return shape.flatMap((_, dim) => (dim < axis ? [] : [dim]));
 }

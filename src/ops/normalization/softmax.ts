@@ -2,6 +2,7 @@ import { mul, reduceSum, reshape, sub, swapLast } from "../../functional/index.t
 import type { OperatorDefinition, Value } from "../../graph/index.ts";
 import { elementCount, sameShape } from "../../tensor/index.ts";
 import { flopsPerElement } from "../shared.ts";
+import { softmaxDivisions } from "./cut-softmax.ts";
 import { AXIS, axisOf, checkedFloat } from "./shared.ts";
 
 /** exp(x) / Σ exp(x) along `axis`. */
@@ -22,6 +23,7 @@ export const softmax: OperatorDefinition = {
   inPlace: false,
   within: "axis",
   batch: { mixes: ({ attributes, input }) => [axisOf(attributes, input(0).shape)] },
+  divisions: (context) => softmaxDivisions(context, false),
 };
 
 /**

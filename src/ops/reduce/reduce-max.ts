@@ -10,4 +10,5 @@ export const reduceMax = reduction({
   gradient: extremeGradient,
   flops: 1,
   idempotent: true,
+  ofParts: { hold: "partial max" },
 });

@@ -1,4 +1,5 @@
 import { expand, mul } from "../../functional/index.ts";
+import type { Value } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
 import { keptGradient, reduction } from "./shared.ts";
 
@@ -14,4 +15,9 @@ export const reduceMean = reduction({
   flops: 1,
   idempotent: true,
   batch: { reduces: "mean", sumOf: "ReduceSum", linear: "first" },
+  ofParts: {
+    hold: "partial",
+    // The mean of a part of the elements counts for as much as all ranks are.
+    local: ({ inputs, ranks, again }) => [mul(again(inputs)[0] as Value, 1 / ranks)],
+  },
 });

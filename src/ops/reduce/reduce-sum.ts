@@ -8,4 +8,5 @@ export const reduceSum = reduction({
   flops: 1,
   idempotent: true,
   batch: { reduces: "sum", linear: "first" },
+  ofParts: { hold: "partial" },
 });

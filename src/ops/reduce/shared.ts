@@ -4,6 +4,7 @@ import { reshape } from "../../functional/index.ts";
 import type {
   AttributeSpec,
   BatchRule,
+  Division,
   GradientContext,
   InferContext,
   OperatorDefinition,
@@ -16,6 +17,7 @@ import {
   type Shape,
   type TensorType,
 } from "../../tensor/index.ts";
+import { along } from "../divisions.ts";
 
 export const REDUCE_ATTRIBUTES: Readonly<Record<string, AttributeSpec>> = {
   keepdims: { kind: "int", default: 1 },
@@ -35,11 +37,20 @@ export interface Reduction {
    */
   readonly idempotent: boolean;
   readonly batch?: BatchRule;
+  /**
+   * What the results of ranks that hold parts of the reduced dims are: the terms of a sum, or values
+   * of which the result is the largest. Default: such a dim is not cut.
+   */
+  readonly ofParts?: {
+    readonly hold: "partial" | "partial max";
+    /** What a rank makes of its parts. Default: the operator itself. */
+    readonly local?: Division["local"];
+  };
 }
 
 /** A reduction over the dims in input 1 (all, if it is omitted). */
 export function reduction(of: Reduction): OperatorDefinition {
-  const { name, gradient, flops, idempotent, batch } = of;
+  const { name, gradient, flops, idempotent, batch, ofParts } = of;
   return {
     name,
     inputs: [1, 2],
@@ -57,6 +68,24 @@ export function reduction(of: Reduction): OperatorDefinition {
     flops: (context) => flops * elementCount(context.input(0).shape),
     inPlace: false,
     within: "axes",
+    divisions: (context) => {
+      const { shape } = context.input(0);
+      const reduced = reducedIn(context);
+      const keeps = context.attributes.number("keepdims") === 1;
+      const others = context.inputs.slice(1).map(() => undefined);
+      return shape.flatMap((_, dim) => {
+        if (reduced.has(dim)) {
+          if (ofParts === undefined) return [];
+          const { hold, local } = ofParts;
+          return along(context, { inputs: [dim, ...others], outputs: [hold], local });
+        }
+        const before = [...reduced].filter((other) => other < dim).length;
+        return along(context, {
+          inputs: [dim, ...others],
+          outputs: [keeps ? dim : dim - before],
+        });
+      });
+    },
     ...(batch && { batch }),
   };
 }
@@ -75,10 +104,9 @@ function reducedDims(
 
 export function reducedType(context: InferContext): TensorType {
   const { dtype, shape } = context.input(0);
-  const axes = context.inputs[1] === undefined ? undefined : context.constantNumbers(1);
-  const noop = context.attributes.number("noop_with_empty_axes") === 1;
-  const dims = reducedDims(axes, shape.length, noop);
-  if (dims.has(-1)) context.fail(`axes [${axes?.join(", ")}] are out of range`);
+  const dims = reducedIn(context);
+  if (dims.has(-1))
+    context.fail(`axes [${context.constantNumbers(1).join(", ")}] are out of range`);
   const keep = context.attributes.number("keepdims") === 1;
   return {
     dtype,
@@ -88,11 +116,15 @@ export function reducedType(context: InferContext): TensorType {
   };
 }
 
-/** In a gradient rule: the reduced dims, sorted. */
-export function dimsOf(context: GradientContext): number[] {
+function reducedIn(context: InferContext | GradientContext): Set<number> {
   const axes = context.inputs[1] === undefined ? undefined : context.constantNumbers(1);
   const noop = context.attributes.number("noop_with_empty_axes") === 1;
-  const dims = reducedDims(axes, context.input(0).shape.length, noop);
+  return reducedDims(axes, context.input(0).shape.length, noop);
+}
+
+/** In a gradient rule: the reduced dims, sorted. */
+export function dimsOf(context: GradientContext): number[] {
+  const dims = reducedIn(context);
   assert(!dims.has(-1), "axes were checked by inference");
   return [...dims].sort((a, b) => a - b);
 }

@@ -1,0 +1,18 @@
+import type { OperatorDefinition } from "../../graph/index.ts";
+import { allGather } from "./all-gather.ts";
+import { allReduce } from "./all-reduce.ts";
+import { allToAll } from "./all-to-all.ts";
+import { axisPlace } from "./axis-place.ts";
+import { onFirst } from "./on-first.ts";
+import { ownPart } from "./own-part.ts";
+import { reduceScatter } from "./reduce-scatter.ts";
+
+export const collective = {
+  "lockstep::AllGather": allGather,
+  "lockstep::AllReduce": allReduce,
+  "lockstep::AllToAll": allToAll,
+  "lockstep::AxisPlace": axisPlace,
+  "lockstep::OnFirst": onFirst,
+  "lockstep::OwnPart": ownPart,
+  "lockstep::ReduceScatter": reduceScatter,
+} satisfies Record<string, OperatorDefinition>;

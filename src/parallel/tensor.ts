@@ -1,0 +1,181 @@
+/**
+ * Tensor parallelism: the ranks of an axis divide the matrices of the model among them, and with
+ * them the work of a micro-batch. Which dim of which matrix is cut, and where ranks exchange what,
+ * follows from what each operator says of itself and from costs (`sharding/`). For a transformer it
+ * finds what Shoeybi et al., "Megatron-LM", 2019, wrote by hand.
+ */
+import { LockstepError } from "../errors.ts";
+import { type Graph, hashGraph } from "../graph/index.ts";
+import { type AxisPlacement, axisOf, isShard, type Placement } from "../mesh/index.ts";
+import { type DividedOver, sectionedDim } from "../ops/index.ts";
+import {
+  type ComputeTask,
+  GRADIENT,
+  isOfKind,
+  isPiece,
+  type StepGraph,
+  type StepValue,
+  valueName,
+  valueOf,
+} from "../plan/index.ts";
+import { byteLength, sameShape, type TensorType } from "../tensor/index.ts";
+import type { RankSpeed } from "./sharding/costs.ts";
+import { localize } from "./sharding/localize.ts";
+import { proportionsIn } from "./sharding/proportions.ts";
+import { type Choice, type SolveOptions, solve } from "./sharding/solve.ts";
+import type { Strategy } from "./strategy.ts";
+
+/** What a rank is taken to do, where nothing was measured. */
+const SPEED: RankSpeed = {
+  flopsPerSecond: 5e10,
+  bytesPerSecond: 1e10,
+  link: { latency: 8e-4, bytesPerSecond: 8e9 },
+};
+
+/**
+ * The seconds that a byte of a matrix counts which all ranks hold. Whoever asks for a division wants
+ * each rank to hold a part, whatever time it takes.
+ */
+const SECONDS_PER_HELD_BYTE = 1e-6;
+
+export interface TensorOptions {
+  /** The axis of the mesh. Default: `tensor`. */
+  readonly axis?: string;
+  readonly speed?: RankSpeed;
+}
+
+export function tensor({ axis = "tensor", speed = SPEED }: TensorOptions = {}): Strategy {
+  return {
+    name: `tensors divided over "${axis}"`,
+    rewrite(step, mesh) {
+      const ranks = axisOf(mesh, axis).size;
+      const [pass, ...others] = step.tasks.filter(isPiece);
+      if (ranks === 1 || pass === undefined) return step;
+      if (others.length > 0) {
+        throw new LockstepError(
+          "INVALID_OPTION",
+          `A pass that is in pieces already cannot be divided over "${axis}".`,
+          { hint: "Put tensor parallelism before the strategies that cut the pass." },
+        );
+      }
+      const { graph, inputs } = divided(step, pass, { axis, ranks, speed });
+      const placed = new Map(
+        [...inputs].map(([name, on]) => [valueOfInput(step, pass, name), on] as const),
+      );
+      return {
+        ...step,
+        values: placedValues(step, placed, axis),
+        graphs: new Map(step.graphs).set(GRADIENT, graph),
+      };
+    },
+  };
+}
+
+interface Over {
+  readonly axis: string;
+  readonly ranks: number;
+  readonly speed: RankSpeed;
+}
+
+/** What the ranks of an axis run, and how they hold the inputs. */
+interface Divided {
+  readonly graph: Graph;
+  readonly inputs: ReadonlyMap<string, AxisPlacement | undefined>;
+}
+
+/** By the pass and what it is divided over: ranks come and go, and plans are made again. */
+const known = new Map<string, Divided>();
+const MOST_KNOWN = 8;
+
+function divided(step: StepGraph, pass: ComputeTask, of: Over): Divided {
+  const graph = step.graphs.get(pass.graph) as Graph;
+  const key = JSON.stringify([hashGraph(graph), graph.inputs, graph.outputs, of]);
+  const found = known.get(key);
+  if (found !== undefined) return found;
+  const { division } = solve(graph, optionsOf(step, pass, graph, of));
+  const own = { graph: localize(graph, division), inputs: division.inputs };
+  if (known.size >= MOST_KNOWN) known.delete(known.keys().next().value as string);
+  known.set(key, own);
+  return own;
+}
+
+function optionsOf(
+  step: StepGraph,
+  pass: ComputeTask,
+  graph: Graph,
+  { axis, ranks, speed }: Over,
+): SolveOptions {
+  const over: DividedOver = { axis, ranks, proportions: proportionsIn(graph) };
+  const inputs = new Map<string, readonly Choice[]>();
+  for (const name of graph.inputs) {
+    const { role, of, type } = valueOf(step, valueOfInput(step, pass, name));
+    const isDivisible = role === "parameter" && !isUpdatedWhole(step, of);
+    inputs.set(name, isDivisible ? choicesOf(type, over) : [{ on: undefined, seconds: 0 }]);
+  }
+  const outputs = new Map(
+    graph.outputs.map((name, index) => {
+      const { role, of } = valueOf(step, pass.outputs[index] as string);
+      const like = graph.inputs.find(
+        (input) => valueOfInput(step, pass, input) === valueName("parameter", of),
+      );
+      const wish = role === "gradient" && like !== undefined ? { like } : { on: undefined };
+      return [name, wish] as const;
+    }),
+  );
+  return { over, inputs, outputs, speed };
+}
+
+/** The value of the step that an input of the pass stands for. */
+function valueOfInput(step: StepGraph, pass: ComputeTask, input: string): string {
+  const { inputs } = step.graphs.get(pass.graph) as Graph;
+  return pass.inputs[inputs.indexOf(input)] as string;
+}
+
+/** Muon's update needs whole matrices. */
+function isUpdatedWhole(step: StepGraph, parameter: string): boolean {
+  const name = valueName("parameter", parameter);
+  return step.tasks
+    .filter(isOfKind("update"))
+    .some(({ granularity, inputs }) => granularity === "tensor" && inputs.includes(name));
+}
+
+function choicesOf(type: TensorType, over: DividedOver): Choice[] {
+  const kept = type.shape.length < 2 ? 0 : byteLength(type) * (1 - 1 / over.ranks);
+  const cuts = type.shape.flatMap((_, dim) =>
+    over.proportions.flatMap((proportion) => {
+      const on = sectionedDim(dim, type.shape[dim] as number, proportion, over.ranks);
+      return on === undefined ? [] : [{ on, seconds: 0 }];
+    }),
+  );
+  return [...cuts, { on: undefined, seconds: kept * SECONDS_PER_HELD_BYTE }];
+}
+
+/** What belongs to a parameter is placed as it is. */
+function placedValues(
+  step: StepGraph,
+  placed: ReadonlyMap<string, AxisPlacement | undefined>,
+  axis: string,
+): Map<string, StepValue> {
+  const placementOf = (parameter: string) => placed.get(valueName("parameter", parameter));
+  const parameters = [...step.values.values()].filter(({ role }) => role === "parameter");
+  const ofSlots = new Map<string, StepValue>();
+  for (const task of step.tasks.filter(isOfKind("update"))) {
+    let parameter: StepValue | undefined;
+    for (const name of task.inputs) {
+      const value = valueOf(step, name);
+      if (value.role === "parameter") parameter = value;
+      if (value.role === "slot" && parameter !== undefined) ofSlots.set(value.of, parameter);
+    }
+  }
+  const owners = new Map(parameters.map((value) => [value.of, value]));
+  return new Map(
+    [...step.values].map(([name, value]) => {
+      const owner = value.role === "slot" ? ofSlots.get(value.of) : owners.get(value.of);
+      const on = owner && placementOf(owner.of);
+      if (owner === undefined || !isShard(on)) return [name, value];
+      if (!sameShape(owner.type.shape, value.type.shape)) return [name, value];
+      const placement: Placement = { ...value.placement, [axis]: on };
+      return [name, { ...value, placement }];
+    }),
+  );
+}

@@ -1,0 +1,133 @@
+/**
+ * What goes between ranks that divide a model. Ranks that have the same part of it are lowered as if
+ * they were alone, under numbers of their own; here is what they have to do with the others.
+ */
+import type { Graph } from "../graph/index.ts";
+import { groupOf, type Mesh, modelAxes, peersOf } from "../mesh/index.ts";
+import { cutAtExchanges, localStep, type StepGraph } from "../plan/index.ts";
+import { PARAMETERS, WISHES } from "./buffers.ts";
+import { type Divided, dividedOf } from "./divided.ts";
+import { Exchanges } from "./exchanges.ts";
+import { ALIGNMENT, type Layout, planLayout } from "./layout.ts";
+import type { Ground } from "./levels.ts";
+import type { PartGroups } from "./norm.ts";
+import { ownGraph } from "./own-graph.ts";
+import {
+  barrier,
+  type ProgramBuilder,
+  type Run,
+  type RunStage,
+  type Stage,
+  type TensorRef,
+} from "./program.ts";
+import { copyRun } from "./runs.ts";
+import { Together } from "./together.ts";
+import { runWhole } from "./whole-parameters.ts";
+
+/** What all ranks tell each other: where a rank writes it and reads what all have told. */
+export interface Told {
+  readonly place: TensorRef;
+  readonly stages: readonly Stage[];
+}
+
+const ALL = "all ranks";
+
+export class Across {
+  /** The ranks with the same part of the model, as a mesh of their own, and this rank among them. */
+  readonly ground: Ground;
+  readonly place: number;
+  /** The step of these ranks, in the shapes of a part. */
+  readonly step: StepGraph;
+  readonly divided: Divided;
+  /** The rank of the run for each number that the program has for one. */
+  readonly ranks: readonly number[];
+  readonly #mesh: Mesh;
+  readonly #ground: Ground;
+  readonly #rank: number;
+
+  constructor(step: StepGraph, ground: Ground, rank: number) {
+    const { mesh, topology } = ground;
+    const peers = peersOf(mesh, topology, rank);
+    const all = Array.from({ length: mesh.size }, (_, other) => other);
+    this.ranks = [...peers.ranks, ...all.filter((other) => !peers.ranks.includes(other))];
+    this.ground = peers;
+    this.place = peers.place;
+    this.divided = dividedOf(step, ground, rank);
+    this.step = withOwnGraphs(cutAtExchanges(localStep(step, mesh)), mesh, rank);
+    this.#mesh = mesh;
+    this.#ground = ground;
+    this.#rank = rank;
+  }
+
+  exchanges(program: ProgramBuilder): Exchanges {
+    const options = { step: this.step, ...this.#ground, rank: this.#rank };
+    return new Exchanges(program, { ...options, nameOf: (rank) => this.#nameOf(rank) });
+  }
+
+  /** All ranks of the run come here. */
+  barrier(program: ProgramBuilder, name: string): Stage {
+    const ranks = Array.from({ length: this.#mesh.size }, (_, rank) => this.#nameOf(rank));
+    program.groups.set(ALL, ranks);
+    return barrier(name, ALL);
+  }
+
+  /** Finds the ranks that have other parts of what axes divide. */
+  partGroups(program: ProgramBuilder): PartGroups {
+    return (axes) => {
+      const ranks = groupOf(this.#mesh, axes, this.#rank);
+      const group = axes.join(" and ");
+      program.groups.set(
+        group,
+        ranks.map((rank) => this.#nameOf(rank)),
+      );
+      return { group, place: ranks.indexOf(this.#rank), ranks: ranks.length };
+    };
+  }
+
+  /**
+   * What ranks with the same part have told each other goes to those with other parts.
+   * @param told where it lies; undefined if they tell each other nothing
+   */
+  tell(program: ProgramBuilder, told: TensorRef | undefined): Told {
+    const type = { dtype: "float32", shape: [] } as const;
+    const layout = planLayout([{ name: "stop", type, group: "summed" }], ALIGNMENT);
+    const parts = this.partGroups(program)(modelAxes(this.#mesh));
+    const together = new Together(program, { layout, ...parts });
+    together.allocate(WISHES);
+    const own = together.ref("stop", WISHES) as TensorRef;
+    const summed = together.summed(WISHES, "what ranks tell");
+    if (told === undefined) return { place: own, stages: summed };
+    const copy = (name: string, from: TensorRef, to: TensorRef): RunStage => {
+      return { name, runs: [copyRun(program, from, to)], mode: "small" };
+    };
+    return { place: told, stages: [copy("told", told, own), ...summed, copy("heard", own, told)] };
+  }
+
+  /** Ranks that divide the model read its parts in place, for evaluations and checkpoints. */
+  share(program: ProgramBuilder, slots: Iterable<TensorRef>): void {
+    for (const { buffer } of slots) program.shared.add(buffer);
+    program.shared.add(PARAMETERS);
+  }
+
+  /** A run of a graph of whole parameters, for which no other rank does anything. */
+  runWhole(
+    program: ProgramBuilder,
+    name: string,
+    graph: Graph,
+    places: Pick<Run, "inputs" | "outputs"> & { readonly parameters: Layout },
+  ): Stage {
+    const { parameters, ...of } = places;
+    const nameOf = (rank: number) => this.#nameOf(rank);
+    return runWhole(program, name, graph, of, { divided: this.divided, parameters, nameOf });
+  }
+
+  #nameOf(rank: number): number {
+    return this.ranks.indexOf(rank);
+  }
+}
+
+/** The graphs of a rank, from those that are the same on all ranks. */
+function withOwnGraphs(step: StepGraph, mesh: Mesh, rank: number): StepGraph {
+  const own = [...step.graphs].map(([name, graph]) => [name, ownGraph(graph, mesh, rank)] as const);
+  return { ...step, graphs: new Map(own) };
+}

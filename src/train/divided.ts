@@ -1,0 +1,123 @@
+/** Tensors of which the ranks that divide a model hold parts, as wholes. */
+import type { Instance } from "../execute/index.ts";
+import {
+  type DividedTensor,
+  type PartRange,
+  partRanges,
+  type StepProgram,
+  type TensorRef,
+} from "../program/index.ts";
+import { byteLength, bytesPerElement, type Tensor } from "../tensor/index.ts";
+import { PIECE_BYTES, rangesOf } from "./held-ranges.ts";
+
+/** Bytes [from, to) of a whole tensor, which lie at `at` in the part of a place in the model. */
+interface ByteRange {
+  readonly from: number;
+  readonly to: number;
+  readonly at: number;
+  readonly place: number;
+}
+
+const known = new WeakMap<DividedTensor, readonly ByteRange[]>();
+
+/** What the places hold of a tensor, in the order of the whole. */
+function byteRangesOf(tensor: DividedTensor, places: number): readonly ByteRange[] {
+  const found = known.get(tensor);
+  if (found !== undefined) return found;
+  const size = bytesPerElement(tensor.type.dtype);
+  const byStart = new Map<number, ByteRange>();
+  for (let place = 0; place < places; place++) {
+    for (const { start, end, at } of partRanges(tensor, place)) {
+      const range = { from: start * size, to: end * size, at: at * size, place };
+      // Several places may hold the same part.
+      if (!byStart.has(range.from)) byStart.set(range.from, range);
+    }
+  }
+  const ranges = [...byStart.values()].sort((a, b) => a.from - b.from);
+  known.set(tensor, ranges);
+  return ranges;
+}
+
+/** The tensor of which a rank has a part; undefined if it has all of it. */
+export function dividedTensor({ divided }: StepProgram, name: string): DividedTensor | undefined {
+  return divided?.tensors.get(name);
+}
+
+/** What a rank holds of a tensor: ranges of the whole, and where they lie in its part. */
+export function ownRanges({ divided }: StepProgram, tensor: DividedTensor): PartRange[] {
+  return partRanges(tensor, divided?.place ?? 0);
+}
+
+/**
+ * Yields the bytes [from, to) of a whole tensor, out of the memory of the ranks that have parts of
+ * it. They must not run a step meanwhile. Each piece must be used before the next is asked for.
+ */
+export function* wholeBytes(
+  instance: Instance,
+  plan: StepProgram,
+  { name, ref, from, to }: { name: string; ref: TensorRef; from: number; to: number },
+): Generator<Uint8Array> {
+  const { divided } = plan;
+  const tensor = dividedTensor(plan, name);
+  if (divided === undefined || tensor === undefined) return;
+  const ranges = byteRangesOf(tensor, divided.ranks.length);
+  const own = divided.ranks[divided.place] ?? [];
+  /** The bytes of a part, by the place that has it. */
+  const copy = (place: number, first: number, last: number, into: Uint8Array) => {
+    const at = ref.byteOffset + first;
+    const local: TensorRef = {
+      buffer: ref.buffer,
+      byteOffset: at,
+      type: { dtype: "uint8", shape: [last - first] },
+    };
+    for (const range of rangesOf(plan, local)) {
+      const peer = range.held === undefined ? divided.peer : own.indexOf(range.held.rank);
+      const rank = divided.ranks[place]?.[peer];
+      const isOwn = place === divided.place && range.held === undefined;
+      const { memory } = instance.host(ref.buffer, isOwn ? undefined : rank);
+      into.set(memory.view(range.from, range.to - range.from), range.from - at);
+    }
+  };
+  let next = ranges.findIndex((range) => range.to > from);
+  for (let at = from; at < to; ) {
+    const piece = new Uint8Array(Math.min(PIECE_BYTES, to - at));
+    const end = at + piece.byteLength;
+    for (let filled = at; filled < end; ) {
+      const range = ranges[next] as ByteRange;
+      const last = Math.min(range.to, end);
+      const first = range.at + filled - range.from;
+      copy(range.place, first, first + last - filled, piece.subarray(filled - at, last - at));
+      filled = last;
+      if (last === range.to) next += 1;
+    }
+    yield piece;
+    at = end;
+  }
+}
+
+/** A whole tensor, which is read when it is asked for. */
+export function wholeTensor(
+  instance: Instance,
+  plan: StepProgram,
+  name: string,
+  ref: TensorRef,
+): Tensor | undefined {
+  const tensor = dividedTensor(plan, name);
+  if (tensor === undefined) return undefined;
+  const { type } = tensor;
+  const length = byteLength(type);
+  const pieces = () => wholeBytes(instance, plan, { name, ref, from: 0, to: length });
+  return {
+    ...type,
+    pieces,
+    get bytes() {
+      const bytes = new Uint8Array(length);
+      let at = 0;
+      for (const piece of pieces()) {
+        bytes.set(piece, at);
+        at += piece.byteLength;
+      }
+      return bytes;
+    },
+  };
+}
