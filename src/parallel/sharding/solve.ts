@@ -102,14 +102,15 @@ class Search {
     for (const [index, node] of this.#nodes.entries()) {
       const moves = this.#moves(node, states);
       moves.sort((a, b) => a.seconds - b.seconds);
-      const kept = new Map<string, State>();
+      const own = new Set([...node.inputs, ...node.outputs]);
+      const rests = new Map(states.map((state) => [state, this.#soonRead(state, own, index)]));
+      const kept = new Map<string, Move>();
       for (const move of moves) {
         if (kept.size >= beam) break;
-        const next = this.#after(move, node, index);
-        const key = this.#keyOf(next, index);
-        if (!kept.has(key)) kept.set(key, next);
+        const key = `${rests.get(move.from)}${this.#madeKey(move, node, index)}`;
+        if (!kept.has(key)) kept.set(key, move);
       }
-      states = [...kept.values()];
+      states = [...kept.values()].map((move) => this.#after(move, node, index));
       assert(states.length > 0, `"${node.name}" can be computed whole by every rank`);
     }
     return this.#finished(states);
@@ -209,16 +210,37 @@ class Search {
     return { seconds: total, held, inputs, decided: { node, division, before: from.decided } };
   }
 
-  /** Equal for searches that hold alike what is needed soon. */
-  #keyOf({ held }: State, index: number): string {
-    const text = (on: On) => (isShard(on) ? `${on.shard}${on.sections ?? ""}` : (on ?? "whole"));
+  /** Equal for searches that hold alike what is read soon, but for these values. */
+  #soonRead({ held }: State, others: ReadonlySet<string>, index: number): string {
     let key = "";
     for (const [name, there] of held) {
-      const next = this.#readers.get(name)?.find((at) => at > index);
-      if (next === undefined || next > index + WINDOW) continue;
-      key += `${name}=${there.map(text).join("|")};`;
+      if (others.has(name) || !this.#isReadSoon(name, index)) continue;
+      key += `${name}=${there.map(textOf).join("|")};`;
     }
     return key;
+  }
+
+  /** Equal for moves after which what a node reads and makes is held alike, if it is read soon. */
+  #madeKey({ from, division, chosen, added }: Move, { inputs, outputs }: Node, index: number) {
+    let key = "";
+    for (const name of new Set(inputs)) {
+      if (name === "" || !this.#isReadSoon(name, index)) continue;
+      const there = [
+        ...(from.held.get(name) ?? []),
+        ...placed(chosen, name),
+        ...placed(added, name),
+      ];
+      key += `${name}=${there.map(textOf).join("|")};`;
+    }
+    for (const [at, name] of outputs.entries()) {
+      if (this.#isReadSoon(name, index)) key += `${name}=${textOf(division.outputs[at])};`;
+    }
+    return key;
+  }
+
+  #isReadSoon(name: string, index: number): boolean {
+    const next = this.#readers.get(name)?.find((at) => at > index);
+    return next !== undefined && next <= index + WINDOW;
   }
 
   #wanted(output: string, inputs: ReadonlyMap<string, On>): On {
@@ -243,6 +265,14 @@ class Search {
     const { over } = this.#options;
     return { division: { over, nodes, inputs, outputs }, seconds: best.seconds };
   }
+}
+
+function textOf(on: On): string {
+  return isShard(on) ? `${on.shard}${on.sections ?? ""}` : (on ?? "whole");
+}
+
+function placed(list: readonly (readonly [string, On])[], name: string): On[] {
+  return list.flatMap(([own, on]) => (own === name ? [on] : []));
 }
 
 /** Sizes as small whole numbers of the same proportion. */
