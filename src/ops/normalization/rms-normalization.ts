@@ -9,8 +9,16 @@ import {
   sub,
 } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
+import { exceptAlong } from "../divisions.ts";
 import { flopsPerElement } from "../shared.ts";
-import { axisOf, checkBroadcast, checkedFloat, dimsFromAxis, normalizedRows } from "./shared.ts";
+import {
+  axisOf,
+  checkBroadcast,
+  checkedFloat,
+  dimsFrom,
+  dimsFromAxis,
+  normalizedRows,
+} from "./shared.ts";
 
 /**
  * x / √(mean of squares + epsilon) · scale over the dims from `axis` on (Zhang & Sennrich 2019).
@@ -49,4 +57,8 @@ export const rmsNormalization: OperatorDefinition = {
   flops: flopsPerElement(5),
   inPlace: false,
   batch: { mixes: dimsFromAxis },
+  divisions: (context) => {
+    const { shape } = context.input(0);
+    return exceptAlong(context, dimsFrom(axisOf(context.attributes, shape), shape));
+  },
 };
