@@ -127,3 +127,87 @@ test("attention with masks, a cache, and outputs beside the result", () => {
     }
   }
 });
+
+test("hardmax, LpNormalization and LRN are divided along dims that they do not read together", () => {
+  for (const op of ["Hardmax", "LpNormalization"]) {
+    const found = onTwo({ op, attributes: { axis: 1 }, inputs: [drawn([6, 12, 6])] });
+    assert.deepEqual(found, ["whole -> whole", "0 -> 0", "2 -> 2"]);
+    onTwo({ op, inputs: [drawn([5, 7, 6])] });
+  }
+  const lrn = onTwo({ op: "LRN", attributes: { size: 3 }, inputs: [drawn([6, 6, 12, 7])] });
+  assert.deepEqual(lrn, ["whole -> whole", "0 -> 0", "2 -> 2"]);
+});
+
+test("group and instance normalization are divided by samples and by groups", () => {
+  const [scale, bias] = [other([12]), other([12], 8)];
+  const inputs = [drawn([6, 12, 5]), scale, bias];
+  const proportions = [[1, 1]];
+  const group = { op: "GroupNormalization", inputs, proportions };
+  assert.deepEqual(onTwo({ ...group, attributes: { num_groups: 6 } }), [
+    "whole, whole, whole -> whole",
+    "0, whole, whole -> 0",
+    "1, 0, 0 -> 1",
+  ]);
+  const many = onTwo({ ...group, attributes: { num_groups: 12 } });
+  assert.ok(many.includes("1(6+6), 0(6+6), 0(6+6) -> 1(6+6)"));
+  assert.equal(onTwo({ ...group, attributes: { num_groups: 1 } }).length, 2);
+  const instance = onTwo({ op: "InstanceNormalization", inputs });
+  assert.ok(instance.includes("1, 0, 0 -> 1"));
+});
+
+test("batch normalization is divided by channels and, with sums exchanged, by samples", () => {
+  const op = "BatchNormalization";
+  const positive = drawn([6], { range: [0.5, 2], seed: 5 });
+  const vectors = [other([6]), other([6], 8), other([6], 9), positive];
+  const inputs = [drawn([6, 6, 12]), ...vectors];
+  const rest = "whole, whole, whole, whole";
+  assert.deepEqual(onTwo({ op, inputs }), [
+    `whole, ${rest} -> whole`,
+    `0, ${rest} -> 0`,
+    "1, 0, 0, 0, 0 -> 1",
+    `2, ${rest} -> 2`,
+  ]);
+  assert.deepEqual(onTwo({ op, inputs, attributes: { training_mode: 1 }, outputs: 3 }), [
+    `whole, ${rest} -> whole, whole, whole`,
+    `0, ${rest} -> 0, whole, whole`,
+    "1, 0, 0, 0, 0 -> 1, 0, 0",
+    `2, ${rest} -> 2, whole, whole`,
+  ]);
+  onTwo({ op, inputs: [drawn([12, 6]), ...vectors] });
+});
+
+test("losses are divided by labels and by classes, with every reduction", () => {
+  const ignoring = [{}, { ignore_index: 0 }, { ignore_index: -100 }];
+  for (const op of ["SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss"]) {
+    const isSoftmax = op === "SoftmaxCrossEntropyLoss";
+    for (const shape of [
+      [6, 12],
+      [6, 12, 6],
+      [5, 6, 7, 2],
+    ]) {
+      const of = shape.toSpliced(1, 1);
+      const count = of.reduce((a, b) => a * b, 1);
+      for (const reduction of ["none", "sum", "mean"]) {
+        for (const ignored of ignoring) {
+          const at = Array.from({ length: count }, (_, i) => (i * 5) % (shape[1] as number));
+          if (ignored.ignore_index === -100) at[1] = -100;
+          const labels = tensorFrom(reduction === "sum" ? "int32" : "int64", of, at);
+          const weights = drawn([shape[1] as number], { range: [0.5, 2] });
+          const attributes = { reduction, ...ignored };
+          for (const inputs of [
+            [drawn(shape), labels],
+            [drawn(shape), labels, weights],
+          ]) {
+            const found = onTwo({ op, attributes, inputs, outputs: isSoftmax ? 2 : 1 });
+            const rest = inputs.length === 3 ? ", whole" : "";
+            const loss = reduction === "none" ? "0" : "partial";
+            const logs = (dim: number) => (isSoftmax ? `, ${dim}` : "");
+            if (shape[0] === 6) assert.ok(found.includes(`0, 0${rest} -> ${loss}${logs(0)}`));
+            assert.ok(found.includes(`1, whole${rest} -> partial${logs(1)}`));
+          }
+          onTwo({ op, attributes, inputs: [drawn(shape), labels] });
+        }
+      }
+    }
+  }
+});

@@ -10,6 +10,7 @@ import {
   where,
 } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
+import { exceptAlong } from "../divisions.ts";
 import { flopsPerElement } from "../shared.ts";
 import { AXIS, axisOf, checkedFloat } from "./shared.ts";
 
@@ -37,5 +38,7 @@ export const lpNormalization: OperatorDefinition = {
   },
   flops: flopsPerElement(4),
   inPlace: false,
+  divisions: (context) =>
+    exceptAlong(context, [axisOf(context.attributes, context.input(0).shape)]),
   batch: { mixes: ({ attributes, input }) => [axisOf(attributes, input(0).shape)] },
 };
