@@ -3,13 +3,18 @@ import { test } from "node:test";
 import { checkDivisions, type DivisionCase } from "../../../test/support/division-check.ts";
 import { drawn } from "../../../test/support/random.ts";
 import { tensorFrom } from "../../tensor/index.ts";
+import { normalization } from "./index.ts";
+
+const tried = new Set<string>();
 
 /** The divisions on two ranks, without the operator's name. Those on three are checked, too. */
 function onTwo(given: DivisionCase): string[] {
   const prefix = `${given.op} on 2 ranks: `;
-  return checkDivisions({ ...given, ranks: [2, 3] }).flatMap((text) =>
+  const found = checkDivisions({ ...given, ranks: [2, 3] }).flatMap((text) =>
     text.startsWith(prefix) ? [text.slice(prefix.length)] : [],
   );
+  if (found.length > 1) tried.add(given.op);
+  return found;
 }
 
 const other = (shape: readonly number[], seed = 7) => drawn(shape, { seed });
@@ -210,4 +215,11 @@ test("losses are divided by labels and by classes, with every reduction", () => 
       }
     }
   }
+});
+
+test("every normalization was divided", () => {
+  // These are tried in the tests of what a transformer is made of.
+  const elsewhere = ["LayerNormalization", "LogSoftmax", "Softmax"];
+  const ops = Object.values(normalization).map(({ name }) => name);
+  assert.deepEqual([...tried, ...elsewhere].sort(), ops.sort());
 });
