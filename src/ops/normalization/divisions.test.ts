@@ -19,12 +19,12 @@ function onTwo(given: DivisionCase): string[] {
 
 const other = (shape: readonly number[], seed = 7) => drawn(shape, { seed });
 
-test("RMS normalization is divided along the dims before those that it normalizes", () => {
+test("RMS normalization is divided along all dims, some of them with sums exchanged", () => {
   const op = "RMSNormalization";
   const found = onTwo({ op, inputs: [drawn([6, 12, 6]), drawn([6])] });
-  assert.deepEqual(found, ["whole, whole -> whole", "0, whole -> 0", "1, whole -> 1"]);
+  assert.deepEqual(found, ["whole, whole -> whole", "0, whole -> 0", "1, whole -> 1", "2, 0 -> 2"]);
   const flat = onTwo({ op, attributes: { axis: 1 }, inputs: [drawn([6, 12, 6]), drawn([1, 6])] });
-  assert.deepEqual(flat, ["whole, whole -> whole", "0, whole -> 0"]);
+  assert.deepEqual(flat, ["whole, whole -> whole", "0, whole -> 0", "1, whole -> 1", "2, 1 -> 2"]);
   onTwo({ op, inputs: [drawn([5, 7, 6]), drawn([])] });
 });
 
@@ -133,12 +133,21 @@ test("attention with masks, a cache, and outputs beside the result", () => {
   }
 });
 
-test("hardmax, LpNormalization and LRN are divided along dims that they do not read together", () => {
-  for (const op of ["Hardmax", "LpNormalization"]) {
-    const found = onTwo({ op, attributes: { axis: 1 }, inputs: [drawn([6, 12, 6])] });
-    assert.deepEqual(found, ["whole -> whole", "0 -> 0", "2 -> 2"]);
-    onTwo({ op, inputs: [drawn([5, 7, 6])] });
+test("LpNormalization is divided along all dims, and its norms with sums exchanged", () => {
+  const op = "LpNormalization";
+  const zeros = tensorFrom("float64", [6, 2], new Float64Array(12));
+  for (const p of [1, 2]) {
+    const found = onTwo({ op, attributes: { axis: 1, p }, inputs: [drawn([6, 12, 6])] });
+    assert.deepEqual(found, ["whole -> whole", "0 -> 0", "2 -> 2", "1 -> 1"]);
+    onTwo({ op, attributes: { p }, inputs: [drawn([5, 7, 6])] });
+    onTwo({ op, attributes: { p, axis: 0 }, inputs: [zeros] });
   }
+});
+
+test("hardmax and LRN are divided along dims that they do not read together", () => {
+  const hardmax = onTwo({ op: "Hardmax", attributes: { axis: 1 }, inputs: [drawn([6, 12, 6])] });
+  assert.deepEqual(hardmax, ["whole -> whole", "0 -> 0", "2 -> 2"]);
+  onTwo({ op: "Hardmax", inputs: [drawn([5, 7, 6])] });
   const lrn = onTwo({ op: "LRN", attributes: { size: 3 }, inputs: [drawn([6, 6, 12, 7])] });
   assert.deepEqual(lrn, ["whole -> whole", "0 -> 0", "2 -> 2"]);
 });
