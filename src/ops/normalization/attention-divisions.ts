@@ -3,7 +3,13 @@
  * queries, each of which sees all keys that it may.
  */
 import { add, and, div, gather, lessOrEqual, mul, reshape, where } from "../../functional/index.ts";
-import type { Division, DivisionContext, LocalContext, Value } from "../../graph/index.ts";
+import type {
+  AttributeInputs,
+  Division,
+  DivisionContext,
+  LocalContext,
+  Value,
+} from "../../graph/index.ts";
 import { tensorFrom } from "../../tensor/index.ts";
 import { alignedDim, along, divisionOf } from "../divisions.ts";
 import { inUnits, placesOfPart, sectionSizes, unsectioned } from "../parts.ts";
@@ -22,8 +28,9 @@ export function attentionDivisions(context: DivisionContext): Division[] {
   ];
 }
 
-/** Whether all inputs have the sizes of Q, or those that broadcast to them. */
-function isRegular({ inputs }: DivisionContext, sizes: Geometry): boolean {
+/** Whether all inputs have the sizes of Q and K, or those that broadcast to them. */
+function isRegular(context: DivisionContext, sizes: Geometry): boolean {
+  const { inputs } = context;
   const { batch, heads, shared, queries, keys } = sizes;
   const total = (inputs[4]?.shape[2] ?? 0) + keys;
   const full = [batch, heads, queries, total];
@@ -32,7 +39,10 @@ function isRegular({ inputs }: DivisionContext, sizes: Geometry): boolean {
   const past = [inputs[4], inputs[5]].every(
     (type) => type === undefined || (type.shape[0] === batch && type.shape[1] === shared),
   );
-  return fits && past && mask.length <= 4 && [1, 2].every((at) => inputs[at]?.shape[0] === batch);
+  const now = [inputs[1], inputs[2]].every(
+    (type) => type?.shape[0] === batch && (isFlat(context) || type.shape[1] === shared),
+  );
+  return fits && mask.length <= 4 && past && now;
 }
 
 interface AttentionCut {
@@ -66,16 +76,24 @@ function cutOf(
 
 const isFlat = (context: DivisionContext) => context.input(0).shape.length === 3;
 
+/** The attributes that count heads, where a node has them: with 4 dims, shapes say the same. */
+function headCounts(context: DivisionContext, heads: number, shared: number): AttributeInputs {
+  const { attributes } = context;
+  return {
+    ...(attributes.number("q_num_heads") > 0 && { q_num_heads: heads }),
+    ...(attributes.number("kv_num_heads") > 0 && { kv_num_heads: shared }),
+  };
+}
+
 /** Each rank has some of the heads of Q, and those of K and V that belong to them. */
 function byHeads(context: DivisionContext, { heads, shared }: Geometry): Division[] {
-  const local = ({ inputs, ranks, again }: LocalContext) =>
-    again(inputs, { q_num_heads: heads / ranks, kv_num_heads: shared / ranks });
+  const { ranks } = context;
   return cutOf(inUnits(context, heads, shared), {
     own: isFlat(context) ? 2 : 1,
     scores: 1,
     size: heads,
     keys: true,
-    local: isFlat(context) ? local : undefined,
+    local: ({ inputs, again }) => again(inputs, headCounts(context, heads / ranks, shared / ranks)),
   });
 }
 
@@ -91,10 +109,7 @@ function bySharedHeads(context: DivisionContext, sizes: Geometry): Division[] {
     const [q, k, v, mask, ...past] = rank.inputs;
     const only = (value: Value | undefined) => value && headOf(rank, value, sizes);
     const inputs = [q, only(k), only(v), mask, ...past.map(only)];
-    return rank.again(
-      inputs.slice(0, rank.inputs.length),
-      flat ? { q_num_heads: own, kv_num_heads: 1 } : {},
-    );
+    return rank.again(inputs.slice(0, rank.inputs.length), headCounts(context, own, 1));
   };
   return cutOf(inUnits(unsectioned(context), heads), {
     own: flat ? 2 : 1,
