@@ -1,6 +1,12 @@
 import { mul } from "../../functional/index.ts";
-import type { AttributeReader, GradientContext, OperatorDefinition } from "../../graph/index.ts";
-import { elementCount, type Shape } from "../../tensor/index.ts";
+import type {
+  AttributeReader,
+  GradientContext,
+  OperatorDefinition,
+  Value,
+} from "../../graph/index.ts";
+import { elementCount, isFloat, type Shape } from "../../tensor/index.ts";
+import { along, exceptAlong, linearDivisions } from "../divisions.ts";
 import { type AxisMap, spreadTiles, transposeMaps } from "./axis-map.ts";
 import {
   globalPoolType,
@@ -8,6 +14,7 @@ import {
   POOL_ATTRIBUTES,
   pooledType,
   poolWindow,
+  spatialDims,
   windowTaps,
 } from "./pool.ts";
 
@@ -33,6 +40,10 @@ export const averagePool: OperatorDefinition = {
     elementCount(context.attributes.numbers("kernel_shape")) *
     elementCount(context.outputs[0]?.shape ?? []),
   inPlace: false,
+  divisions: (context) => [
+    ...exceptAlong(context, spatialDims(context.input(0).shape)),
+    ...linearDivisions(context, "first"),
+  ],
 };
 
 /**
@@ -62,6 +73,21 @@ export const globalAveragePool: OperatorDefinition = {
   gradient: (context) => [globalMean(context)],
   flops: (context) => elementCount(context.input(0).shape),
   inPlace: false,
+  divisions: (context) => {
+    const { dtype, shape } = context.input(0);
+    const spatial = spatialDims(shape);
+    const lines = exceptAlong(context, spatial);
+    if (!isFloat(dtype)) return lines;
+    // A mean is the sum of the means of equal parts, each divided by their number.
+    const parts = spatial.flatMap((dim) =>
+      along(context, {
+        inputs: [dim],
+        outputs: ["partial"],
+        local: ({ inputs, again, ranks }) => [mul(again(inputs)[0] as Value, 1 / ranks)],
+      }),
+    );
+    return [...lines, ...parts, ...linearDivisions(context, "first")];
+  },
 };
 
 function globalMean(context: GradientContext) {

@@ -2,6 +2,7 @@ import type { AttributeReader, InferContext, OperatorDefinition } from "../../gr
 import { elementCount, type Shape } from "../../tensor/index.ts";
 import { floatType } from "../shared.ts";
 import { sumOverPlaces } from "./conv.ts";
+import { convDivisions } from "./conv-divisions.ts";
 import { checkBias, operandShapes } from "./kernel.ts";
 import { kernelGradient } from "./kernel-gradient.ts";
 import { extent, readWindow, WINDOW_ATTRIBUTES, type Window, windowAttributes } from "./window.ts";
@@ -42,6 +43,7 @@ export const convTranspose: OperatorDefinition = {
   flops: (context) =>
     2 * elementCount(context.input(0).shape) * elementCount(context.input(1).shape.slice(1)),
   inPlace: false,
+  divisions: (context) => convDivisions(context, { from: 0, to: 1 }),
 };
 
 function checkedKernel(context: InferContext): Shape {

@@ -8,6 +8,7 @@ import type {
 } from "../../graph/index.ts";
 import { elementCount, type Shape } from "../../tensor/index.ts";
 import { floatType } from "../shared.ts";
+import { convDivisions } from "./conv-divisions.ts";
 import { checkBias, operandShapes } from "./kernel.ts";
 import { kernelGradient } from "./kernel-gradient.ts";
 import {
@@ -47,6 +48,7 @@ export const conv: OperatorDefinition = {
     return 2 * perElement * elementCount(context.outputs[0]?.shape ?? []);
   },
   inPlace: false,
+  divisions: (context) => convDivisions(context, { from: 1, to: 0 }),
 };
 
 /** Sums over the batch and the spatial dims: the gradient of a bias per channel. */

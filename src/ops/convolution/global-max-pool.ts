@@ -1,8 +1,9 @@
 import { argMax, reshape } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
+import { along, exceptAlong } from "../divisions.ts";
 import { sumAt } from "../indexing/index.ts";
-import { globalPoolType } from "./pool.ts";
+import { globalPoolType, spatialDims } from "./pool.ts";
 
 /** The maximum over all spatial dims. The gradient goes to the first of several equal maxima. */
 export const globalMaxPool: OperatorDefinition = {
@@ -21,4 +22,11 @@ export const globalMaxPool: OperatorDefinition = {
   },
   flops: (context) => elementCount(context.input(0).shape),
   inPlace: false,
+  divisions: (context) => {
+    const spatial = spatialDims(context.input(0).shape);
+    const parts = spatial.flatMap((dim) =>
+      along(context, { inputs: [dim], outputs: ["partial max"] }),
+    );
+    return [...exceptAlong(context, spatial), ...parts];
+  },
 };

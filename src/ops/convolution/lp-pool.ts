@@ -1,8 +1,9 @@
 import { abs, equal, mul, pow, sign, where } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
+import { exceptAlong } from "../divisions.ts";
 import { transposeMaps } from "./axis-map.ts";
-import { POOL_ATTRIBUTES, pooledType, poolWindow, windowTaps } from "./pool.ts";
+import { POOL_ATTRIBUTES, pooledType, poolWindow, spatialDims, windowTaps } from "./pool.ts";
 
 /** The p-norm of each window of X (N, C, sizes). */
 export const lpPool: OperatorDefinition = {
@@ -34,4 +35,5 @@ export const lpPool: OperatorDefinition = {
     elementCount(context.attributes.numbers("kernel_shape")) *
     elementCount(context.outputs[0]?.shape ?? []),
   inPlace: false,
+  divisions: (context) => exceptAlong(context, spatialDims(context.input(0).shape)),
 };

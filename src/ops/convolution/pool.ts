@@ -66,3 +66,8 @@ export function windowTaps(
     };
   });
 }
+
+/** The dims along which windows slide: all but samples and channels. */
+export function spatialDims(x: Shape): number[] {
+  return x.slice(2).map((_, i) => i + 2);
+}

@@ -1,5 +1,12 @@
-import type { GradientContext, InferContext, OperatorDefinition } from "../../graph/index.ts";
-import { elementCount } from "../../tensor/index.ts";
+import type {
+  Division,
+  DivisionContext,
+  GradientContext,
+  InferContext,
+  OperatorDefinition,
+} from "../../graph/index.ts";
+import { elementCount, isFloat } from "../../tensor/index.ts";
+import { along, linearDivisions } from "../divisions.ts";
 import { unsupported } from "../shared.ts";
 import { transposeMaps } from "./axis-map.ts";
 import {
@@ -44,7 +51,34 @@ export const resize: OperatorDefinition = {
   },
   flops: (context) => 4 * elementCount(context.outputs[0]?.shape ?? []),
   inPlace: false,
+  divisions: resizeDivisions,
 };
+
+/** Along dims that keep their elements, and of the terms of a sum. */
+function resizeDivisions(context: DivisionContext): Division[] {
+  const { dtype, shape } = context.input(0);
+  const dims = dimsOf(context);
+  const sizes = sizesOf(context);
+  const others = context.inputs.slice(1).map(() => undefined);
+  const cuts = shape.flatMap((size, dim) => {
+    const at = dims.findIndex(({ axis }) => axis === dim);
+    const { to, scale } = dims[at] ?? { to: size, scale: 1 };
+    const isListed = at >= 0 && sizes !== undefined;
+    if (to !== size || scale !== 1 || (isListed && sizes[at] !== size)) return [];
+    return along(context, {
+      inputs: [dim, ...others],
+      outputs: [dim],
+      local: isListed
+        ? ({ inputs, builder, again, ranks }) =>
+            again(inputs.with(3, builder.ints(sizes.with(at, size / ranks))))
+        : undefined,
+    });
+  });
+  // Positions outside of a region have a value that does not depend on X.
+  const isLinear = !isCrop(context) || context.attributes.number("extrapolation_value") === 0;
+  const linear = isLinear && isFloat(dtype) ? linearDivisions(context, "first") : [];
+  return [...cuts, ...linear];
+}
 
 function checkModes(context: InferContext): void {
   const { attributes } = context;
@@ -66,18 +100,28 @@ function checkModes(context: InferContext): void {
   }
 }
 
-function dimsOf(context: InferContext | GradientContext): ResizedDim[] {
+type Context = InferContext | GradientContext;
+
+function isCrop({ attributes }: Context): boolean {
+  return attributes.string("coordinate_transformation_mode") === "tf_crop_and_resize";
+}
+
+/** The numbers of an input that may be omitted or empty. */
+function given(context: Context, index: number): number[] | undefined {
+  if (context.inputs[index] === undefined) return undefined;
+  const numbers = context.constantNumbers(index);
+  return numbers.length === 0 ? undefined : numbers;
+}
+
+function sizesOf(context: Context): number[] | undefined {
+  return given(context, 3);
+}
+
+function dimsOf(context: Context): ResizedDim[] {
   const { shape } = context.inputs[0] as { shape: readonly number[] };
-  const given = (index: number): number[] | undefined => {
-    if (context.inputs[index] === undefined) return undefined;
-    const numbers = context.constantNumbers(index);
-    return numbers.length === 0 ? undefined : numbers;
-  };
-  const isCrop =
-    context.attributes.string("coordinate_transformation_mode") === "tf_crop_and_resize";
   return resizedDims(context.attributes, shape, {
-    region: isCrop ? given(1) : undefined,
-    scales: given(2),
-    sizes: given(3),
+    region: isCrop(context) ? given(context, 1) : undefined,
+    scales: given(context, 2),
+    sizes: sizesOf(context),
   });
 }

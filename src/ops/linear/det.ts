@@ -1,6 +1,7 @@
 import { flip, full, gather, mul, reshape, sub, swapLast } from "../../functional/index.ts";
 import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
 import { elementCount, tensorFrom } from "../../tensor/index.ts";
+import { along } from "../divisions.ts";
 import { floatType } from "../shared.ts";
 
 /** The determinant of each matrix (…, n, n). */
@@ -24,6 +25,11 @@ export const det: OperatorDefinition = {
     return (2 / 3) * elementCount(shape) * (shape.at(-1) as number);
   },
   inPlace: false,
+  divisions: (context) =>
+    context
+      .input(0)
+      .shape.slice(0, -2)
+      .flatMap((_, dim) => along(context, { inputs: [dim], outputs: [dim] })),
 };
 
 /**

@@ -1,6 +1,7 @@
 import { div, mul, pad, slice } from "../../functional/index.ts";
 import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
 import { elementCount, normalizeDim, type Shape } from "../../tensor/index.ts";
+import { exceptAlong, linearDivisions } from "../divisions.ts";
 import { floatType } from "../shared.ts";
 
 /**
@@ -40,6 +41,14 @@ export const dft: OperatorDefinition = {
     return 5 * elementCount(context.outputs[0]?.shape ?? []) * Math.ceil(Math.log2(length + 1));
   },
   inPlace: false,
+  divisions: (context) => {
+    const { shape } = context.input(0);
+    const transformed = axisOf(context, shape) as number;
+    return [
+      ...exceptAlong(context, [transformed, shape.length - 1]),
+      ...linearDivisions(context, "first"),
+    ];
+  },
 };
 
 interface Context {

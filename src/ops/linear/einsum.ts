@@ -1,6 +1,7 @@
 import { expand, reshape, sumTo } from "../../functional/index.ts";
-import type { OperatorDefinition, Value } from "../../graph/index.ts";
-import { elementCount, type Shape } from "../../tensor/index.ts";
+import type { Division, DivisionContext, OperatorDefinition, Value } from "../../graph/index.ts";
+import { elementCount, isFloat, type Shape } from "../../tensor/index.ts";
+import { along, linearDivisions } from "../divisions.ts";
 import { type Labels, parseEquation, type Terms } from "./equation.ts";
 
 /**
@@ -39,7 +40,27 @@ export const einsum: OperatorDefinition = {
   },
   inPlace: false,
   batch: { reduces: "sum" },
+  divisions: einsumDivisions,
 };
+
+/** Any label can be cut: one that is not in the result leaves terms of a sum. */
+function einsumDivisions(context: DivisionContext): Division[] {
+  const shapes = context.inputs.map((_, index) => context.input(index).shape);
+  const terms = parseEquation(context.attributes.string("equation"), shapes) as Terms;
+  // Integers are not summed.
+  const sums = isFloat(context.input(0).dtype);
+  const cuts = [...sizesOf(terms, shapes)].flatMap(([label, size]) => {
+    const made = terms.result.indexOf(label);
+    if (made < 0 && !sums) return [];
+    // Under an ellipsis, a dim of size 1 broadcasts.
+    const inputs = terms.operands.map((labels, index) => {
+      const dim = labels.indexOf(label);
+      return shapes[index]?.[dim] === size ? dim : undefined;
+    });
+    return along(context, { inputs, outputs: [made < 0 ? "partial" : made] });
+  });
+  return [...cuts, ...(sums ? linearDivisions(context, "each") : [])];
+}
 
 /** The size of each label. Under an ellipsis, a size of 1 broadcasts to another size. */
 function sizesOf({ operands }: Terms, shapes: readonly Shape[]): Map<string, number> {

@@ -1,6 +1,7 @@
 import { matmul, neg, swapLast } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
+import { exceptAlong } from "../divisions.ts";
 import { floatType } from "../shared.ts";
 
 /** The inverse of each matrix (…, n, n). PyTorch exports `torch.linalg.inv` as this operator. */
@@ -25,4 +26,8 @@ export const inverse: OperatorDefinition = {
     return 2 * elementCount(shape) * (shape.at(-1) as number);
   },
   inPlace: false,
+  divisions: (context) => {
+    const rank = context.input(0).shape.length;
+    return exceptAlong(context, [rank - 2, rank - 1]);
+  },
 };

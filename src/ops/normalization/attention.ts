@@ -13,14 +13,11 @@ import {
   tril,
   where,
 } from "../../functional/index.ts";
-import type {
-  GradientContext,
-  InferContext,
-  OperatorDefinition,
-  Value,
-} from "../../graph/index.ts";
-import { type Shape, tensorFrom } from "../../tensor/index.ts";
+import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
+import { tensorFrom } from "../../tensor/index.ts";
 import { floatType, noGradient } from "../shared.ts";
+import { attentionDivisions } from "./attention-divisions.ts";
+import { attentionGeometry, type Geometry } from "./attention-geometry.ts";
 
 /**
  * softmax(scale · Q·Kᵀ + mask) · V (Vaswani et al. 2017) of Q (B, heads, T, size) or (B, T, heads ·
@@ -43,7 +40,7 @@ export const attention: OperatorDefinition = {
   },
   infer: (context) => {
     const { dtype, shape } = floatType(context);
-    const { batch, heads, shared, queries, keys, size, valueSize } = geometry(context);
+    const { batch, heads, shared, queries, keys, size, valueSize } = attentionGeometry(context);
     const past = context.inputs[4]?.shape[2] ?? 0;
     const total = past + keys;
     const result =
@@ -57,56 +54,22 @@ export const attention: OperatorDefinition = {
   },
   gradient: attentionGradient,
   flops: (context) => {
-    const { batch, heads, queries, keys, size, valueSize } = geometry(context);
+    const { batch, heads, queries, keys, size, valueSize } = attentionGeometry(context);
     return 2 * batch * heads * queries * keys * (size + valueSize);
   },
   inPlace: false,
+  divisions: attentionDivisions,
 };
-
-interface Geometry {
-  readonly batch: number;
-  readonly heads: number;
-  /** The number of heads of K and V. */
-  readonly shared: number;
-  readonly queries: number;
-  readonly keys: number;
-  readonly size: number;
-  readonly valueSize: number;
-}
-
-function geometry(context: Pick<InferContext, "attributes" | "inputs"> & Failing): Geometry {
-  const [q, k, v] = context.inputs.map((type) => type?.shape) as [Shape, Shape, Shape];
-  const { attributes } = context;
-  const rank = q.length;
-  if ((rank !== 3 && rank !== 4) || k.length !== rank || v.length !== rank) {
-    context.fail("takes Q, K and V of 3 or 4 dims");
-  }
-  const heads = rank === 4 ? (q[1] as number) : attributes.number("q_num_heads");
-  const shared = rank === 4 ? (k[1] as number) : attributes.number("kv_num_heads");
-  if (heads < 1 || shared < 1 || heads % shared !== 0) {
-    context.fail(`${heads} heads of Q are not a multiple of ${shared} heads of K`);
-  }
-  const per = (shape: Shape, count: number) =>
-    rank === 4 ? (shape[3] as number) : (shape[2] as number) / count;
-  const places = (shape: Shape) => shape[rank - 2] as number;
-  const [size, keySize, valueSize] = [per(q, heads), per(k, shared), per(v, shared)];
-  if (size !== keySize || places(k) !== places(v)) {
-    context.fail("sizes of Q and K, or numbers of K and V, differ");
-  }
-  const batch = q[0] as number;
-  return { batch, heads, shared, queries: places(q), keys: places(k), size, valueSize };
-}
-
-interface Failing {
-  fail(what: string): never;
-}
 
 /**
  * Computes the probabilities again from Q and K, then applies the formula dS = P · (dP − Σ dY·Y).
  */
 function attentionGradient(context: GradientContext): (Value | undefined)[] {
   refuseUnknown(context);
-  const given = geometry({ ...context, fail: (what) => noGradient(context, `: ${what}`, "") });
+  const given = attentionGeometry({
+    ...context,
+    fail: (what) => noGradient(context, `: ${what}`, ""),
+  });
   const { batch, heads, shared, queries, keys, size, valueSize } = given;
   const repeat = heads / shared;
   // (B, heads of K, repeat, T, size): keys and values broadcast over the heads that share them.

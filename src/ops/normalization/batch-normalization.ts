@@ -8,8 +8,17 @@ import {
   sqrt,
   sub,
 } from "../../functional/index.ts";
-import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
-import { elementCount } from "../../tensor/index.ts";
+import type {
+  AttributeReader,
+  Division,
+  DivisionContext,
+  GradientContext,
+  LocalContext,
+  OperatorDefinition,
+  Value,
+} from "../../graph/index.ts";
+import { byteLength, elementCount } from "../../tensor/index.ts";
+import { along } from "../divisions.ts";
 import { flopsPerElement } from "../shared.ts";
 import { checkedChannels } from "./shared.ts";
 
@@ -48,7 +57,50 @@ export const batchNormalization: OperatorDefinition = {
       : trainingGradient(context),
   flops: flopsPerElement(4),
   inPlace: false,
+  divisions: batchDivisions,
 };
+
+/**
+ * By channels, and along any other dim: in training, ranks then exchange the sums from which the
+ * statistics of the batch follow.
+ */
+function batchDivisions(context: DivisionContext): Division[] {
+  const { dtype, shape } = context.input(0);
+  const isTraining = context.attributes.number("training_mode") !== 0;
+  const statistics = context.outputs.slice(1);
+  const exchanged = 2 * byteLength({ dtype, shape: [shape[1] as number] });
+  return shape.flatMap((_, dim) => {
+    if (dim === 1) {
+      return along(context, { inputs: [1, 0, 0, 0, 0], outputs: [1, ...statistics.map(() => 0)] });
+    }
+    const cut = along(context, {
+      inputs: [dim, ...context.inputs.slice(1).map(() => undefined)],
+      outputs: [dim, ...statistics.map(() => undefined)],
+      local: isTraining ? trainingPart : undefined,
+    });
+    return isTraining ? cut.map((division) => ({ ...division, exchanged })) : cut;
+  });
+}
+
+/** Training with a part of the samples, or of the places, normalized as in the whole batch. */
+function trainingPart({ input, attributes, allReduce, ranks }: LocalContext): readonly Value[] {
+  const [x, scale, bias] = [input(0), input(1), input(2)];
+  const axes = otherDims(x);
+  const count = ranks * elementCount(axes.map((dim) => x.shape[dim] as number));
+  const mean = (value: Value) => mul(allReduce(reduceSum(value, { axes }), "sum"), 1 / count);
+  const center = mean(x);
+  const centered = sub(x, center);
+  const variance = mean(mul(centered, centered));
+  const factor = mul(perChannel(scale, x), inverseDeviation(attributes, variance));
+  const momentum = attributes.number("momentum");
+  const running = (old: Value, now: Value) =>
+    add(mul(old, momentum), mul(reshape(now, old.shape), 1 - momentum));
+  return [
+    add(mul(centered, factor), perChannel(bias, x)),
+    running(input(3), center),
+    running(input(4), variance),
+  ];
+}
 
 /** All dims except that of the channels. */
 function otherDims(x: Value): number[] {
@@ -64,15 +116,15 @@ function perChannel(vector: Value, x: Value): Value {
 }
 
 /** 1/√(variance + epsilon). */
-function inverseDeviation(context: GradientContext, variance: Value): Value {
-  return reciprocal(sqrt(add(variance, context.attributes.number("epsilon"))));
+function inverseDeviation(attributes: AttributeReader, variance: Value): Value {
+  return reciprocal(sqrt(add(variance, attributes.number("epsilon"))));
 }
 
 /** The gradient in inference: the statistics are inputs like others. */
 function inferenceGradient(context: GradientContext): (Value | undefined)[] {
   const [x, scale, dy] = [context.input(0), context.input(1), context.gradient(0)];
   const axes = otherDims(x);
-  const inverse = inverseDeviation(context, context.input(4));
+  const inverse = inverseDeviation(context.attributes, context.input(4));
   const factor = mul(scale, inverse);
   const total = reduceSum(dy, { axes, keepdims: false });
   const along = () => {
@@ -99,7 +151,7 @@ function trainingGradient(context: GradientContext): (Value | undefined)[] {
   const count = elementCount(axes.map((dim) => x.shape[dim] as number));
   const centered = sub(x, reduceMean(x, { axes }));
   const variance = reduceMean(mul(centered, centered), { axes });
-  const inverse = inverseDeviation(context, variance);
+  const inverse = inverseDeviation(context.attributes, variance);
   const total = reduceSum(dy, { axes });
   const along = reduceSum(mul(dy, centered), { axes });
   const a = mul(perChannel(scale, x), inverse);

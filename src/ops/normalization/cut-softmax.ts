@@ -20,7 +20,7 @@ export function softmaxDivisions(context: DivisionContext, inLogarithms: boolean
 }
 
 /** After Shoeybi et al., "Megatron-LM", 2019: logits are never gathered. */
-function cutSoftmax(
+export function cutSoftmax(
   { input, builder, allReduce }: LocalContext,
   axis: number,
   inLogarithms: boolean,

@@ -8,8 +8,16 @@ import {
   sqrt,
   sub,
 } from "../../functional/index.ts";
-import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
+import type {
+  Division,
+  DivisionContext,
+  GradientContext,
+  OperatorDefinition,
+  Value,
+} from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
+import { along } from "../divisions.ts";
+import { inUnits } from "../parts.ts";
 import { flopsPerElement } from "../shared.ts";
 import { checkedChannels } from "./shared.ts";
 
@@ -37,6 +45,12 @@ export const groupNormalization: OperatorDefinition = {
   gradient: (context) => groupGradient(context, context.attributes.number("num_groups")),
   flops: flopsPerElement(8),
   inPlace: false,
+  divisions: (context) => {
+    const groups = context.attributes.number("num_groups");
+    return groupDivisions(context, groups, ({ inputs, again, ranks }) =>
+      again(inputs, { num_groups: groups / ranks }),
+    );
+  },
 };
 
 /** Group normalization with one group for each channel (Ulyanov et al. 2016). */
@@ -49,7 +63,23 @@ export const instanceNormalization: OperatorDefinition = {
   gradient: (context) => groupGradient(context, context.input(0).shape[1] as number),
   flops: flopsPerElement(8),
   inPlace: false,
+  divisions: (context) => groupDivisions(context, context.input(0).shape[1] as number),
 };
+
+/**
+ * By samples, and by groups of channels.
+ * @param local what a rank computes of its groups
+ */
+function groupDivisions(
+  context: DivisionContext,
+  groups: number,
+  local?: Division["local"],
+): Division[] {
+  return [
+    ...along(context, { inputs: [0, undefined, undefined], outputs: [0] }),
+    ...along(inUnits(context, groups), { inputs: [1, 0, 0], outputs: [1], local }),
+  ];
+}
 
 /**
  * With c = x − mean, r = 1/√(variance + ε), g = dy · scale in each group: r · (g − mean(g) − c · r²

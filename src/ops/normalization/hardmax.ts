@@ -1,4 +1,5 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
+import { exceptAlong } from "../divisions.ts";
 import { flopsPerElement } from "../shared.ts";
 import { AXIS, axisOf, checkedFloat } from "./shared.ts";
 
@@ -12,5 +13,7 @@ export const hardmax: OperatorDefinition = {
   gradient: { zero: "it is piecewise constant" },
   flops: flopsPerElement(),
   inPlace: false,
+  divisions: (context) =>
+    exceptAlong(context, [axisOf(context.attributes, context.input(0).shape)]),
   batch: { mixes: ({ attributes, input }) => [axisOf(attributes, input(0).shape)] },
 };

@@ -4,21 +4,16 @@
  */
 import {
   add,
-  cast,
   div,
-  equal,
   exp,
   expand,
-  gather,
   mul,
   neg,
-  not,
   reduceSum,
   reshape,
   scatterElements,
   sub,
   unsqueeze,
-  where,
 } from "../../functional/index.ts";
 import type {
   AttributeSpec,
@@ -30,8 +25,11 @@ import type {
   Value,
 } from "../../graph/index.ts";
 import { type Shape, sameShape } from "../../tensor/index.ts";
+import { linearDivisions } from "../divisions.ts";
 import { sumAt } from "../indexing/index.ts";
 import { floatType, flopsPerElement, noGradient } from "../shared.ts";
+import { labelLossDivisions } from "./label-loss-divisions.ts";
+import { weigh } from "./label-weights.ts";
 
 const ATTRIBUTES: Readonly<Record<string, AttributeSpec>> = {
   ignore_index: { kind: "int", default: null },
@@ -63,6 +61,7 @@ export const softmaxCrossEntropyLoss: OperatorDefinition = {
   flops: (context) => 6 * flopsPerElement()({ ...context, outputs: [context.input(0)] }),
   inPlace: false,
   batch: { reduces: (context) => ofBatch("SoftmaxCrossEntropyLoss", context) },
+  divisions: (context) => labelLossDivisions(context, true),
 };
 
 /** −weight · x[label] of log-probabilities x. */
@@ -80,6 +79,10 @@ export const negativeLogLikelihoodLoss: OperatorDefinition = {
   flops: flopsPerElement(2),
   inPlace: false,
   batch: { reduces: (context) => ofBatch("NegativeLogLikelihoodLoss", context) },
+  divisions: (context) => [
+    ...labelLossDivisions(context, false),
+    ...linearDivisions(context, "first"),
+  ],
 };
 
 function labelsOf(context: InferContext): IndexUse[] {
@@ -131,26 +134,6 @@ function shares(context: GradientContext, dLoss: Value): { labels: Value; share:
 
 function expandedShape([batch, ...rest]: Shape): Shape {
   return [batch as number, 1, ...rest];
-}
-
-/**
- * Labels that are all valid indices, and the weight of each; the weight is undefined if each counts
- * 1.
- */
-function weigh(
-  { attributes }: Pick<BatchContext, "attributes">,
-  x: Value,
-  given: Value,
-  weights: Value | undefined,
-): { labels: Value; weight: Value | undefined } {
-  const ignored = attributes.has("ignore_index")
-    ? equal(given, attributes.number("ignore_index"))
-    : undefined;
-  const labels = ignored === undefined ? given : where(ignored, 0, given);
-  const weight = weights === undefined ? undefined : gather(weights, labels);
-  if (ignored === undefined) return { labels, weight };
-  const counted = cast(not(ignored), x.dtype);
-  return { labels, weight: weight === undefined ? counted : mul(weight, counted) };
 }
 
 /** A weighted mean is the weighted sum divided by the sum of the weights. */

@@ -6,10 +6,19 @@ import {
   reduceL2,
   reduceSum,
   sign,
+  sqrt,
   sub,
   where,
 } from "../../functional/index.ts";
-import type { OperatorDefinition } from "../../graph/index.ts";
+import type {
+  Division,
+  DivisionContext,
+  LocalContext,
+  OperatorDefinition,
+  Value,
+} from "../../graph/index.ts";
+import { byteLength } from "../../tensor/index.ts";
+import { along, exceptAlong } from "../divisions.ts";
 import { flopsPerElement } from "../shared.ts";
 import { AXIS, axisOf, checkedFloat } from "./shared.ts";
 
@@ -37,5 +46,29 @@ export const lpNormalization: OperatorDefinition = {
   },
   flops: flopsPerElement(4),
   inPlace: false,
+  divisions: lpDivisions,
   batch: { mixes: ({ attributes, input }) => [axisOf(attributes, input(0).shape)] },
 };
+
+/** Along other dims; along that of the norms, sums of powers are exchanged. */
+function lpDivisions(context: DivisionContext): Division[] {
+  const type = context.input(0);
+  const axis = axisOf(context.attributes, type.shape);
+  const exchanged = byteLength({ ...type, shape: type.shape.with(axis, 1) });
+  const own = along(context, {
+    inputs: [axis],
+    outputs: [axis],
+    local: (rank) => [lpPart(rank, axis)],
+  });
+  return [...exceptAlong(context, [axis]), ...own.map((division) => ({ ...division, exchanged }))];
+}
+
+/** A part of the elements of each norm. */
+function lpPart({ input, attributes, allReduce }: LocalContext, axis: number): Value {
+  const x = input(0);
+  const isEuclid = attributes.number("p") === 2;
+  const powers = reduceSum(isEuclid ? mul(x, x) : abs(x), { axes: [axis] });
+  const total = allReduce(powers, "sum");
+  const norm = isEuclid ? sqrt(total) : total;
+  return div(x, where(equal(norm, 0), 1, norm));
+}

@@ -1,6 +1,7 @@
 import { add, div, mul, pow, reshape, sub } from "../../functional/index.ts";
 import type { AttributeReader, OperatorDefinition, Value } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
+import { exceptAlong } from "../divisions.ts";
 import { floatType, flopsPerElement } from "../shared.ts";
 
 /**
@@ -38,6 +39,7 @@ export const lrn: OperatorDefinition = {
   },
   flops: flopsPerElement(10),
   inPlace: false,
+  divisions: (context) => exceptAlong(context, [1]),
 };
 
 /**

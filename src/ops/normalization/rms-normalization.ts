@@ -1,16 +1,35 @@
 import {
   add,
+  cast,
   gemm,
   mul,
   reciprocal,
   reduceMean,
+  reduceSum,
   reshape,
   sqrt,
   sub,
 } from "../../functional/index.ts";
-import type { OperatorDefinition } from "../../graph/index.ts";
+import type {
+  Division,
+  DivisionContext,
+  LocalContext,
+  OperatorDefinition,
+  Value,
+} from "../../graph/index.ts";
+import { byteLength, elementCount } from "../../tensor/index.ts";
+import { alignedDim, along, exceptAlong } from "../divisions.ts";
 import { flopsPerElement } from "../shared.ts";
-import { axisOf, checkBroadcast, checkedFloat, dimsFromAxis, normalizedRows } from "./shared.ts";
+import {
+  axisOf,
+  checkBroadcast,
+  checkedFloat,
+  dimsFrom,
+  dimsFromAxis,
+  normalizedRows,
+  stashType,
+  statisticsShape,
+} from "./shared.ts";
 
 /**
  * x / √(mean of squares + epsilon) · scale over the dims from `axis` on (Zhang & Sennrich 2019).
@@ -49,4 +68,38 @@ export const rmsNormalization: OperatorDefinition = {
   flops: flopsPerElement(5),
   inPlace: false,
   batch: { mixes: dimsFromAxis },
+  divisions: rmsDivisions,
 };
+
+/** Along the dims before those that are normalized; along these, sums of squares are exchanged. */
+function rmsDivisions(context: DivisionContext): Division[] {
+  const { dtype, shape } = context.input(0);
+  const axis = axisOf(context.attributes, shape);
+  const normalized = dimsFrom(axis, shape);
+  const scale = context.input(1).shape;
+  const exchanged = byteLength({ dtype: stashType(dtype), shape: statisticsShape(shape, axis) });
+  const within = normalized.flatMap((dim) =>
+    along(context, {
+      inputs: [dim, alignedDim(scale, shape.length, dim, shape[dim] as number)],
+      outputs: [dim],
+      local: (rank) => [rmsPart(rank, normalized)],
+    }),
+  );
+  return [
+    ...exceptAlong(context, normalized),
+    ...within.map((division) => ({ ...division, exchanged })),
+  ];
+}
+
+/** A part of the elements over whose squares the mean is taken. */
+function rmsPart(
+  { input, attributes, allReduce, ranks }: LocalContext,
+  axes: readonly number[],
+): Value {
+  const x = input(0);
+  const wide = cast(x, stashType(x.dtype));
+  const count = ranks * elementCount(axes.map((dim) => x.shape[dim] as number));
+  const squares = allReduce(reduceSum(mul(wide, wide), { axes }), "sum");
+  const inverse = reciprocal(sqrt(add(mul(squares, 1 / count), attributes.number("epsilon"))));
+  return mul(cast(mul(wide, inverse), x.dtype), input(1));
+}

@@ -1,5 +1,7 @@
 import { neg } from "../../functional/index.ts";
-import type { OperatorDefinition } from "../../graph/index.ts";
+import type { Division, DivisionContext, OperatorDefinition } from "../../graph/index.ts";
+import { along, linearDivisions } from "../divisions.ts";
+import { inUnits } from "../parts.ts";
 import { floatType, flopsPerElement, noGradient } from "../shared.ts";
 
 /**
@@ -56,4 +58,49 @@ export const rotaryEmbedding: OperatorDefinition = {
   },
   flops: flopsPerElement(3),
   inPlace: false,
+  divisions: rotaryDivisions,
 };
+
+/** By samples, by heads, and by positions, whose angles are cut with them. */
+function rotaryDivisions(context: DivisionContext): Division[] {
+  const { shape } = context.input(0);
+  const isFlat = shape.length === 3;
+  const [heads, headDim] = isFlat
+    ? [context.attributes.number("num_heads"), 2]
+    : [shape[1] as number, 1];
+  const placeDim = shape.length - 2;
+  const [batch, places] = [shape[0] as number, shape[placeDim] as number];
+  const others = context.inputs.slice(1).map(() => undefined);
+  const byHeads = along(inUnits(context, heads), {
+    inputs: [headDim, ...others],
+    outputs: [headDim],
+    ...(isFlat && {
+      local: ({ inputs, again, ranks }) => again(inputs, { num_heads: heads / ranks }),
+    }),
+  });
+  return [
+    ...byAngles(context, 0, 0, batch),
+    ...byHeads,
+    ...byAngles(context, placeDim, 1, places),
+    ...linearDivisions(context, "first"),
+  ];
+}
+
+/**
+ * Cuts dim `own` of X, of a size, and with it dim `dim` of what has an angle for each sample and
+ * position: the position ids or, without them, the tables.
+ */
+function byAngles(context: DivisionContext, own: number, dim: number, size: number): Division[] {
+  const angles = context.inputs[3] === undefined ? [1, 2] : [3];
+  // Tables of one sample are those of all samples.
+  const isShared = (index: number) =>
+    dim === 0 && index !== 3 && context.input(index).shape[0] === 1;
+  if (!angles.every((index) => isShared(index) || context.input(index).shape[dim] === size)) {
+    return [];
+  }
+  const inputs = context.inputs.map((_, index) => {
+    if (index === 0) return own;
+    return angles.includes(index) && !isShared(index) ? dim : undefined;
+  });
+  return along(context, { inputs, outputs: [own] });
+}
