@@ -5,12 +5,12 @@
  * intra-operator pass), which finds the same by integer programming.
  */
 import { assert } from "../../errors.ts";
-import { type Division, type Graph, type Node, typeOf } from "../../graph/index.ts";
+import type { Division, Graph, Node } from "../../graph/index.ts";
 import { type AxisPlacement, isSamePlacement, isShard } from "../../mesh/index.ts";
 import { type DividedOver, divisionsOf } from "../../ops/index.ts";
-import { byteLength } from "../../tensor/index.ts";
 import { type RankSpeed, secondsOfConversion, secondsOfNode } from "./costs.ts";
 import type { GraphDivision } from "./localize.ts";
+import { Placements, Values } from "./values.ts";
 
 type On = AxisPlacement | undefined;
 
@@ -38,8 +38,6 @@ export interface Solution {
 }
 
 const BEAM = 16;
-/** What is read by so many of the next nodes tells searches apart. */
-const WINDOW = 48;
 
 interface Decision {
   readonly node: Node;
@@ -50,8 +48,8 @@ interface Decision {
 /** How far a search has come. */
 interface State {
   readonly seconds: number;
-  /** The placements in which each value is there. */
-  readonly held: ReadonlyMap<string, readonly On[]>;
+  /** By value: in which placements it is there; 0: it is not, or not needed any more. */
+  readonly held: Uint16Array;
   readonly inputs: ReadonlyMap<string, On>;
   readonly decided: Decision | undefined;
 }
@@ -75,42 +73,37 @@ class Search {
   readonly #graph: Graph;
   readonly #options: SolveOptions;
   readonly #nodes: readonly Node[];
-  /** The places of the nodes that read a value, ascending. */
-  readonly #readers = new Map<string, number[]>();
-  readonly #bytes = new Map<string, number>();
+  readonly #values: Values;
+  readonly #lists = new Placements();
   readonly #outputs: ReadonlySet<string>;
 
   constructor(graph: Graph, options: SolveOptions) {
     this.#graph = graph;
     this.#options = options;
     this.#nodes = justInTime(graph);
-    for (const [index, { inputs }] of this.#nodes.entries()) {
-      for (const name of inputs) {
-        const readers = this.#readers.get(name);
-        if (readers === undefined) this.#readers.set(name, [index]);
-        else readers.push(index);
-      }
-    }
+    this.#values = new Values(graph, this.#nodes);
     this.#outputs = new Set(graph.outputs);
   }
 
   run(): Solution {
     const { beam = BEAM } = this.#options;
-    const held = new Map<string, readonly On[]>();
-    for (const name of this.#graph.constants.keys()) held.set(name, [undefined]);
+    const held = new Uint16Array(this.#values.count);
+    for (const name of this.#graph.constants.keys()) {
+      held[this.#values.idOf(name)] = this.#lists.with(0, undefined);
+    }
     let states: State[] = [{ seconds: 0, held, inputs: new Map(), decided: undefined }];
     for (const [index, node] of this.#nodes.entries()) {
       const moves = this.#moves(node, states);
       moves.sort((a, b) => a.seconds - b.seconds);
-      const own = new Set([...node.inputs, ...node.outputs]);
-      const rests = new Map(states.map((state) => [state, this.#soonRead(state, own, index)]));
-      const kept = new Map<string, Move>();
+      const soon = this.#values.readSoon(index);
+      const kept = new Map<string, State>();
       for (const move of moves) {
         if (kept.size >= beam) break;
-        const key = `${rests.get(move.from)}${this.#madeKey(move, node, index)}`;
-        if (!kept.has(key)) kept.set(key, move);
+        const next = this.#after(move, node, index);
+        const key = String.fromCharCode(...soon.map((id) => next.held[id] as number));
+        if (!kept.has(key)) kept.set(key, next);
       }
-      states = [...kept.values()].map((move) => this.#after(move, node, index));
+      states = [...kept.values()];
       assert(states.length > 0, `"${node.name}" can be computed whole by every rank`);
     }
     return this.#finished(states);
@@ -118,38 +111,35 @@ class Search {
 
   #moves(node: Node, states: readonly State[]): Move[] {
     const over = { ...this.#options.over, proportions: this.#proportionsAt(node, states) };
-    const { ranks } = over;
     const { speed } = this.#options;
     return divisionsOf(this.#graph, node, over).flatMap((division): Move[] => {
-      const own = secondsOfNode(this.#graph, node, division, ranks, speed);
-      return states.flatMap((from): Move[] => {
-        let seconds = from.seconds + own;
-        const chosen: [string, On][] = [];
-        const added: [string, On][] = [];
-        for (const [index, name] of node.inputs.entries()) {
-          if (name === "") continue;
-          const to = division.inputs[index];
-          const there = from.held.get(name) ?? this.#chosen(name, chosen);
-          if (there === undefined) {
-            const choice = this.#choiceOf(name, to);
-            if (choice === undefined) return [];
-            chosen.push([name, choice.on]);
-            seconds += choice.seconds + this.#conversion(name, choice.on, to);
-            if (!isSamePlacement(choice.on, to)) added.push([name, to]);
-          } else if (!there.some((on) => isSamePlacement(on, to))) {
-            seconds += this.#cheapest(name, there, to);
-            added.push([name, to]);
-          }
-        }
-        return [{ from, division, seconds, chosen, added }];
-      });
+      const own = secondsOfNode(this.#graph, node, division, over.ranks, speed);
+      return states.flatMap((from) => this.#move(node, from, division, own) ?? []);
     });
   }
 
-  /** What this move has chosen already, where a node reads an input twice. */
-  #chosen(name: string, chosen: readonly (readonly [string, On])[]): readonly On[] | undefined {
-    const found = chosen.find(([own]) => own === name);
-    return found && [found[1]];
+  #move(node: Node, from: State, division: Division, own: number): Move | undefined {
+    let seconds = from.seconds + own;
+    const chosen: [string, On][] = [];
+    const added: [string, On][] = [];
+    for (const [index, name] of node.inputs.entries()) {
+      if (name === "") continue;
+      const to = division.inputs[index];
+      const list = from.held[this.#values.idOf(name)] as number;
+      const there =
+        list === 0 ? chosen.find(([input]) => input === name)?.slice(1) : this.#lists.of(list);
+      if (there === undefined) {
+        const choice = this.#choiceOf(name, to);
+        if (choice === undefined) return undefined;
+        chosen.push([name, choice.on]);
+        seconds += choice.seconds + this.#conversion(name, choice.on, to);
+        if (!isSamePlacement(choice.on, to)) added.push([name, to]);
+      } else if (!(there as readonly On[]).some((on) => isSamePlacement(on, to))) {
+        seconds += this.#cheapest(name, there as readonly On[], to);
+        added.push([name, to]);
+      }
+    }
+    return { from, division, seconds, chosen, added };
   }
 
   /** The cheapest way to hold an input that is read in this way first. */
@@ -168,79 +158,43 @@ class Search {
 
   #conversion(name: string, from: On, to: On): number {
     const { over, speed } = this.#options;
-    return secondsOfConversion(this.#bytesOf(name), from, to, over.ranks, speed);
-  }
-
-  #bytesOf(name: string): number {
-    const known = this.#bytes.get(name) ?? byteLength(typeOf(this.#graph, name));
-    this.#bytes.set(name, known);
-    return known;
+    return secondsOfConversion(this.#values.bytesOf(name), from, to, over.ranks, speed);
   }
 
   /** The proportions that the graph has use for, and those in which inputs are there. */
   #proportionsAt(node: Node, states: readonly State[]): DividedOver["proportions"] {
     const found = new Map(this.#options.over.proportions.map((own) => [own.join(), own]));
-    for (const { held } of states) {
-      for (const name of node.inputs) {
-        for (const on of held.get(name) ?? []) {
-          if (!isShard(on) || on.sections === undefined) continue;
-          const proportion = reduced(on.sections);
-          found.set(proportion.join(), proportion);
-        }
-      }
+    const lists = new Set(
+      node.inputs
+        .filter((name) => name !== "")
+        .flatMap((name) => states.map(({ held }) => held[this.#values.idOf(name)] as number)),
+    );
+    for (const on of [...lists].flatMap((list) => this.#lists.of(list))) {
+      if (!isShard(on) || on.sections === undefined) continue;
+      const proportion = reduced(on.sections);
+      found.set(proportion.join(), proportion);
     }
     return [...found.values()];
   }
 
   #after({ from, division, seconds, chosen, added }: Move, node: Node, index: number): State {
-    const held = new Map(from.held);
+    const held = from.held.slice();
     const inputs = chosen.length === 0 ? from.inputs : new Map([...from.inputs, ...chosen]);
-    for (const [name, on] of chosen) held.set(name, [on]);
-    for (const [name, on] of added) held.set(name, [...(held.get(name) ?? []), on]);
+    for (const [name, on] of [...chosen, ...added]) {
+      const id = this.#values.idOf(name);
+      held[id] = this.#lists.with(held[id] as number, on);
+    }
     let total = seconds;
     for (const [at, name] of node.outputs.entries()) {
       if (name === "") continue;
       const on = division.outputs[at];
-      held.set(name, [on]);
+      held[this.#values.idOf(name)] = this.#lists.with(0, on);
       if (this.#outputs.has(name)) total += this.#conversion(name, on, this.#wanted(name, inputs));
     }
     for (const name of [...node.inputs, ...node.outputs]) {
-      if ((this.#readers.get(name)?.at(-1) ?? -1) <= index) held.delete(name);
+      if (name !== "" && this.#values.isDone(name, index)) held[this.#values.idOf(name)] = 0;
     }
     return { seconds: total, held, inputs, decided: { node, division, before: from.decided } };
-  }
-
-  /** Equal for searches that hold alike what is read soon, but for these values. */
-  #soonRead({ held }: State, others: ReadonlySet<string>, index: number): string {
-    let key = "";
-    for (const [name, there] of held) {
-      if (others.has(name) || !this.#isReadSoon(name, index)) continue;
-      key += `${name}=${there.map(textOf).join("|")};`;
-    }
-    return key;
-  }
-
-  /** Equal for moves after which what a node reads and makes is held alike, if it is read soon. */
-  #madeKey({ from, division, chosen, added }: Move, { inputs, outputs }: Node, index: number) {
-    let key = "";
-    for (const name of new Set(inputs)) {
-      if (name === "" || !this.#isReadSoon(name, index)) continue;
-      const there = [
-        ...(from.held.get(name) ?? []),
-        ...placed(chosen, name),
-        ...placed(added, name),
-      ];
-      key += `${name}=${there.map(textOf).join("|")};`;
-    }
-    for (const [at, name] of outputs.entries()) {
-      if (this.#isReadSoon(name, index)) key += `${name}=${textOf(division.outputs[at])};`;
-    }
-    return key;
-  }
-
-  #isReadSoon(name: string, index: number): boolean {
-    const next = this.#readers.get(name)?.find((at) => at > index);
-    return next !== undefined && next <= index + WINDOW;
   }
 
   #wanted(output: string, inputs: ReadonlyMap<string, On>): On {
@@ -265,14 +219,6 @@ class Search {
     const { over } = this.#options;
     return { division: { over, nodes, inputs, outputs }, seconds: best.seconds };
   }
-}
-
-function textOf(on: On): string {
-  return isShard(on) ? `${on.shard}${on.sections ?? ""}` : (on ?? "whole");
-}
-
-function placed(list: readonly (readonly [string, On])[], name: string): On[] {
-  return list.flatMap(([own, on]) => (own === name ? [on] : []));
 }
 
 /** Sizes as small whole numbers of the same proportion. */
