@@ -190,7 +190,7 @@ export interface OperatorDefinition extends OperatorSignature {
    */
   readonly within?: Within;
   /** How ranks can share its work. */
-  readonly divisions?: DivisionRule;
+  readonly divisions: DivisionRule;
   /** What is known of batches and their parts. Default: nothing. */
   readonly batch?: BatchRule;
 }

@@ -4,6 +4,15 @@ import { test } from "node:test";
 import { checkDivisions, type DivisionCase } from "../../test/support/division-check.ts";
 import { drawn } from "../../test/support/random.ts";
 import { tensorFrom } from "../tensor/index.ts";
+import { collective } from "./collective/index.ts";
+import { convolution } from "./convolution/index.ts";
+import { elementwise } from "./elementwise/index.ts";
+import { linear } from "./linear/index.ts";
+import { normalization } from "./normalization/index.ts";
+import { operators } from "./table.ts";
+
+/** Operators that a case of this file has tried with more than one division. */
+const tried = new Set<string>();
 
 const ints = (...numbers: number[]) => {
   return { constant: tensorFrom("int64", [numbers.length], numbers) };
@@ -13,7 +22,9 @@ const ints = (...numbers: number[]) => {
 function onTwo(given: DivisionCase): string[] {
   const texts = checkDivisions({ ...given, ranks: [2, 3] });
   const prefix = `${given.op} on 2 ranks: `;
-  return texts.flatMap((text) => (text.startsWith(prefix) ? [text.slice(prefix.length)] : []));
+  const own = texts.flatMap((text) => (text.startsWith(prefix) ? [text.slice(prefix.length)] : []));
+  if (own.length > 1) tried.add(given.op);
+  return own;
 }
 
 test("Gemm is divided by rows, columns or terms, to which its bias is added once", () => {
@@ -216,4 +227,177 @@ test("padding, choices, casts, and means", () => {
   assert.ok(!onTwo(cases[4] as DivisionCase).includes("partial, whole, whole -> partial"));
   assert.ok(onTwo(cases[9] as DivisionCase).includes("1, whole -> partial"));
   assert.ok(!onTwo(cases[7] as DivisionCase).includes("partial -> partial"));
+});
+
+const bools = (shape: readonly number[]) => {
+  const count = shape.reduce((product, size) => product * size, 1);
+  return tensorFrom(
+    "bool",
+    shape,
+    Array.from({ length: count }, (_, at) => Number(at % 3 === 0)),
+  );
+};
+const counts = (shape: readonly number[], most: number, dtype: "int32" | "int64" = "int64") => {
+  const count = shape.reduce((product, size) => product * size, 1);
+  return tensorFrom(
+    dtype,
+    shape,
+    Array.from({ length: count }, (_, at) => (at * 5) % most),
+  );
+};
+const scalarOf = (dtype: "int64" | "float64", number: number) => {
+  return { constant: tensorFrom(dtype, [], [number]) };
+};
+const image = drawn([6, 12, 6, 6]);
+
+/** A case for each operator whose family has no such test of its own. */
+const CASES: readonly DivisionCase[] = [
+  { op: "Not", inputs: [bools([6, 12])] },
+  { op: "BitwiseNot", inputs: [counts([6, 12], 9)] },
+  { op: "IsNaN", inputs: [drawn([6, 12])] },
+  { op: "IsInf", inputs: [drawn([6, 12])] },
+  { op: "PRelu", inputs: [drawn([6, 12]), drawn([12], { seed: 2 })] },
+  { op: "Pow", inputs: [drawn([6, 12], { range: [0.5, 2] }), scalarOf("float64", 1.5)] },
+  { op: "com.microsoft::BiasGelu", inputs: [drawn([6, 12]), drawn([12], { seed: 2 })] },
+  { op: "com.microsoft::FastGelu", inputs: [drawn([6, 12]), drawn([12], { seed: 2 })] },
+  { op: "com.microsoft::FastGelu", inputs: [drawn([6, 12])] },
+  { op: "CastLike", inputs: [drawn([6, 12]), drawn([1])] },
+  { op: "CumSum", inputs: [drawn([6, 12]), scalarOf("int64", -1)] },
+  {
+    op: "CumSum",
+    attributes: { reverse: 1, exclusive: 1 },
+    inputs: [drawn([6, 12]), scalarOf("int64", 0)],
+  },
+  { op: "GatherND", inputs: [drawn([6, 12, 6]), counts([6, 12, 1], 6)] },
+  {
+    op: "GatherND",
+    attributes: { batch_dims: 1 },
+    inputs: [drawn([6, 12, 6]), counts([6, 12, 1], 12)],
+  },
+  { op: "ScatterND", inputs: [drawn([12, 6]), counts([6, 1], 12), drawn([6, 6], { seed: 3 })] },
+  {
+    op: "ScatterND",
+    attributes: { reduction: "add" },
+    inputs: [drawn([12, 6]), counts([6, 12, 1], 12), drawn([6, 12, 6], { seed: 3 })],
+  },
+  {
+    op: "ScatterND",
+    attributes: { reduction: "max" },
+    inputs: [drawn([6, 6, 12]), counts([6, 2], 6), drawn([6, 12], { seed: 3 })],
+  },
+  { op: "OneHot", inputs: [counts([6, 12], 14), ints(12), drawn([2])] },
+  {
+    op: "OneHot",
+    attributes: { axis: 0 },
+    inputs: [
+      tensorFrom("int64", [6], [-1, -12, 0, 11, 12, -13]),
+      scalarOf("int64", 12),
+      drawn([2]),
+    ],
+  },
+  { op: "OneHot", inputs: [drawn([6], { range: [0, 0] }), ints(6), drawn([2])] },
+  {
+    op: "ReverseSequence",
+    inputs: [
+      drawn([6, 12, 6]),
+      tensorFrom(
+        "int64",
+        [12],
+        Array.from({ length: 12 }, (_, at) => at % 7),
+      ),
+    ],
+  },
+  {
+    op: "ReverseSequence",
+    attributes: { batch_axis: 0, time_axis: 1 },
+    inputs: [drawn([6, 5]), tensorFrom("int64", [6], [5, 1, 2, 3, 4, 0])],
+  },
+  { op: "TopK", attributes: { axis: 0 }, inputs: [drawn([6, 12]), ints(3)], outputs: 2 },
+  { op: "ConstantOfShape", inputs: [ints(6, 12)] },
+  { op: "DepthToSpace", attributes: { blocksize: 2 }, inputs: [image] },
+  { op: "SpaceToDepth", attributes: { blocksize: 2 }, inputs: [image] },
+  { op: "Tile", inputs: [drawn([6, 12]), ints(1, 3)] },
+  { op: "Tile", inputs: [drawn([5, 6]), ints(2, 1)] },
+  { op: "Trilu", inputs: [drawn([6, 12, 12])] },
+  { op: "lockstep::Detach", inputs: [drawn([6, 12]), bools([6, 1])] },
+  { op: "lockstep::Detach", inputs: [drawn([6, 12])] },
+  { op: "ArgMax", attributes: { axis: 1, keepdims: 0 }, inputs: [drawn([6, 5, 12])] },
+  { op: "ArgMin", attributes: { axis: -1 }, inputs: [drawn([6, 12])] },
+  { op: "ReduceMin", inputs: [drawn([6, 12]), ints(1)] },
+  { op: "ReduceL1", inputs: [drawn([6, 12]), ints(1)] },
+  { op: "ReduceL2", inputs: [drawn([6, 12]), ints(1)] },
+  { op: "ReduceLogSum", inputs: [drawn([6, 12], { range: [1, 2] }), ints(1)] },
+  { op: "ReduceLogSumExp", inputs: [drawn([6, 12]), ints(1)] },
+  { op: "ReduceSumSquare", inputs: [drawn([6, 12]), ints(1)] },
+  { op: "Col2Im", inputs: [drawn([6, 12, 4]), ints(3, 3), ints(2, 2)] },
+  { op: "GridSample", inputs: [image, drawn([6, 6, 12, 2])] },
+  {
+    op: "DeformConv",
+    attributes: { kernel_shape: [2, 2] },
+    inputs: [
+      image,
+      drawn([6, 12, 2, 2]),
+      drawn([6, 8, 5, 5]),
+      null,
+      drawn([6, 4, 5, 5], { seed: 9 }),
+    ],
+  },
+  {
+    op: "RNN",
+    inputs: [drawn([5, 6, 3]), drawn([1, 4, 3]), drawn([1, 4, 4])],
+    outputs: 2,
+  },
+  {
+    op: "GRU",
+    inputs: [
+      drawn([5, 6, 3]),
+      drawn([1, 12, 3]),
+      drawn([1, 12, 4]),
+      null,
+      tensorFrom("int32", [6], [5, 3, 1, 2, 4, 5]),
+    ],
+    outputs: 2,
+  },
+  {
+    op: "LSTM",
+    attributes: { direction: "bidirectional" },
+    inputs: [
+      drawn([5, 6, 3]),
+      drawn([2, 16, 3]),
+      drawn([2, 16, 4]),
+      null,
+      null,
+      drawn([2, 6, 4]),
+      drawn([2, 6, 4], { seed: 4 }),
+    ],
+    outputs: 3,
+  },
+];
+
+test("each other operator is divided rightly, and in sizes that do not divide not at all", () => {
+  for (const given of CASES) {
+    const found = onTwo({ ...given, proportions: [[1, 1]] });
+    assert.ok(found.length > 1, `${given.op}: ${found.join("; ")}`);
+  }
+});
+
+/** Of all their elements one by one, by the same function as those that are tried. */
+const ALIKE = new Set(Object.keys(elementwise));
+/** These have tests beside them. */
+const OTHERS = new Set(
+  [linear, normalization, convolution, collective].flatMap((family) => Object.keys(family)),
+);
+
+test("every operator that can be divided was", () => {
+  const missing = Object.entries(operators).filter(
+    ([name, { divisions }]) =>
+      typeof divisions === "function" && !tried.has(name) && !OTHERS.has(name) && !ALIKE.has(name),
+  );
+  assert.deepEqual(
+    missing.map(([name]) => name),
+    [],
+  );
+  for (const [name, { divisions }] of Object.entries(operators)) {
+    if (typeof divisions === "object") assert.ok(divisions.never.length > 10, name);
+  }
 });

@@ -4,8 +4,8 @@ import { after, test } from "node:test";
 import { randomNumbers } from "../../test/support/random.ts";
 import { createOrtEngine } from "../engine/index.ts";
 import { type Graph, typeOf } from "../graph/index.ts";
-import { createMesh, isShard } from "../mesh/index.ts";
-import { gpt, type ModelDefinition } from "../nn/index.ts";
+import { createMesh, isShard, placeOnAxis } from "../mesh/index.ts";
+import { gpt, type ModelDefinition, resnet } from "../nn/index.ts";
 import { adamw } from "../optimizer/index.ts";
 import {
   buildStep,
@@ -17,7 +17,7 @@ import {
 } from "../plan/index.ts";
 import { fromTensor, interpret, interpretRanks, partOf, toTensor } from "../reference/index.ts";
 import { elementCount, type Tensor, tensorFrom, toNumbers } from "../tensor/index.ts";
-import { tensor } from "./index.ts";
+import { applyStrategies, tensor } from "./index.ts";
 
 const engine = createOrtEngine({ threads: 1 });
 after(() => engine.close());
@@ -46,48 +46,72 @@ function feedsOf(graph: Graph): Record<string, Tensor> {
   );
 }
 
-/** Compares all outputs of the pass on so many ranks with those of the whole. */
-function checkPass(definition: ModelDefinition, ranks: number): void {
+/** Compares all outputs of the pass on the ranks of these axes with those of the whole. */
+function checkPass(definition: ModelDefinition, sizes: Readonly<Record<string, number>>): void {
+  const mesh = createMesh(sizes);
   const model = definition.build({ batch: 2, mode: "train" });
   const built = buildStep({ model, optimizer: adamw(), microBatches: 2 });
   const form = engine.prepare(passOf(built).graph);
   const step = { ...built, graphs: new Map(built.graphs).set(GRADIENT, form) };
   const { task, graph } = passOf(step);
-  const divided = tensor().rewrite(step, createMesh({ tensor: ranks }));
+  const strategies = Object.keys(sizes).map((axis) => tensor({ axis }));
+  const divided = applyStrategies(strategies, step, mesh);
   const { graph: local } = passOf(divided);
   const feeds = feedsOf(graph);
   const whole = interpret(graph, feeds);
-  const part = (value: string, full: Tensor, place: number) => {
-    const on = valueOf(divided, value).placement["tensor"];
-    if (!isShard(on)) return full;
-    const at = { dim: on.shard as number, sections: on.sections };
-    return toTensor(partOf(fromTensor(full), at, place, ranks));
-  };
-  const own = Array.from({ length: ranks }, (_, place) =>
+  const part = (value: string, full: Tensor, rank: number) =>
+    mesh.axes.reduce((held, { name, size }) => {
+      const on = valueOf(divided, value).placement[name];
+      if (!isShard(on)) return held;
+      const at = { dim: on.shard as number, sections: on.sections };
+      return toTensor(partOf(fromTensor(held), at, placeOnAxis(mesh, name, rank), size));
+    }, full);
+  const own = Array.from({ length: mesh.size }, (_, rank) =>
     Object.fromEntries(
       graph.inputs.map((name, index) => {
-        return [name, part(task.inputs[index] as string, feeds[name] as Tensor, place)];
+        return [name, part(task.inputs[index] as string, feeds[name] as Tensor, rank)];
       }),
     ),
   );
-  const results = interpretRanks(local, createMesh({ tensor: ranks }), own);
+  const results = interpretRanks(local, mesh, own);
   for (const [index, output] of graph.outputs.entries()) {
-    for (const [place, result] of results.entries()) {
+    for (const [rank, result] of results.entries()) {
       const value = task.outputs[index] as string;
-      const wanted = toNumbers(part(value, whole[output] as Tensor, place));
+      const wanted = toNumbers(part(value, whole[output] as Tensor, rank));
       const found = toNumbers(result[local.outputs[index] as string] as Tensor);
       const scale = Math.max(1e-3, ...wanted.map(Math.abs));
       const distance = Math.max(...wanted.map((own, at) => Math.abs(own - (found[at] as number))));
-      assert.ok(
-        distance <= MOST_DISTANCE * scale,
-        `${value}, place ${place} of ${ranks}: ${distance}`,
-      );
+      assert.ok(distance <= MOST_DISTANCE * scale, `${value}, rank ${rank}: ${distance}`);
     }
   }
 }
 
 const GPT = gpt({ layers: 2, width: 24, heads: 6, context: 12, vocabulary: CLASSES });
+const MODELS: Readonly<Record<string, ModelDefinition>> = {
+  "a GPT": GPT,
+  "a Llama": gpt({
+    layers: 1,
+    width: 24,
+    heads: 6,
+    kvHeads: 2,
+    context: 12,
+    vocabulary: CLASSES,
+    positions: "rotary",
+    activation: "swiglu",
+    norm: "rms",
+    tied: false,
+  }),
+  "a convolutional network": resnet({
+    image: [3, 8, 8],
+    classes: CLASSES,
+    blocks: [1, 1],
+    channels: [12, 24],
+    stem: "small",
+  }),
+};
 
-for (const ranks of [2, 3, 4]) {
-  test(`the pass of a GPT on ${ranks} ranks`, () => checkPass(GPT, ranks));
+for (const [name, definition] of Object.entries(MODELS)) {
+  for (const sizes of [{ tensor: 2 }, { tensor: 3 }, { tensor: 4 }, { tensor: 2, other: 2 }]) {
+    test(`the pass of ${name} on ${JSON.stringify(sizes)}`, () => checkPass(definition, sizes));
+  }
 }

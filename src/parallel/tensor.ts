@@ -5,7 +5,7 @@
  * finds what Shoeybi et al., "Megatron-LM", 2019, wrote by hand.
  */
 import { LockstepError } from "../errors.ts";
-import { type Graph, hashGraph } from "../graph/index.ts";
+import { type Graph, hashGraph, typeOf } from "../graph/index.ts";
 import { type AxisPlacement, axisOf, isShard, type Placement } from "../mesh/index.ts";
 import { type DividedOver, sectionedDim } from "../ops/index.ts";
 import {
@@ -108,9 +108,10 @@ function optionsOf(
   const over: DividedOver = { axis, ranks, proportions: proportionsIn(graph) };
   const inputs = new Map<string, readonly Choice[]>();
   for (const name of graph.inputs) {
-    const { role, of, type } = valueOf(step, valueOfInput(step, pass, name));
+    const { role, of } = valueOf(step, valueOfInput(step, pass, name));
     const isDivisible = role === "parameter" && !isUpdatedWhole(step, of);
-    inputs.set(name, isDivisible ? choicesOf(type, over) : [{ on: undefined, seconds: 0 }]);
+    const choices = isDivisible ? choicesOf(typeOf(graph, name), over) : undefined;
+    inputs.set(name, choices ?? [{ on: undefined, seconds: 0 }]);
   }
   const outputs = new Map(
     graph.outputs.map((name, index) => {

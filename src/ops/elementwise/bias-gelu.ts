@@ -1,5 +1,6 @@
 import { add, sumTo } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
+import { byElement } from "../divisions.ts";
 import { broadcastType, flopsPerElement } from "../shared.ts";
 import { geluGradient } from "./gelu.ts";
 
@@ -20,4 +21,5 @@ export const biasGelu: OperatorDefinition = {
   },
   flops: flopsPerElement(16),
   inPlace: false,
+  divisions: byElement,
 };

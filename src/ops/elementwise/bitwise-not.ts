@@ -1,5 +1,6 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { isFloat } from "../../tensor/index.ts";
+import { byElement } from "../divisions.ts";
 import { flopsPerElement } from "../shared.ts";
 
 /** Inverts all bits of an integer. */
@@ -16,4 +17,5 @@ export const bitwiseNot: OperatorDefinition = {
   gradient: { zero: "BitwiseNot gives integers" },
   flops: flopsPerElement(),
   inPlace: false,
+  divisions: byElement,
 };

@@ -1,6 +1,7 @@
 import { cast as convert } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { isFloat } from "../../tensor/index.ts";
+import { exceptAlong } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 
 /** Input 0 converted to the element type of input 1. */
@@ -16,4 +17,5 @@ export const castLike: OperatorDefinition = {
   },
   flops: noFlops,
   inPlace: true,
+  divisions: (context) => exceptAlong(context, []),
 };

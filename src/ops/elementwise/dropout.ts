@@ -29,6 +29,7 @@ export const dropout: OperatorDefinition = {
   },
   flops: flopsPerElement(),
   inPlace: false,
+  divisions: { never: "it draws numbers by their places in the whole tensor" },
 };
 
 function isTraining(context: GradientContext): boolean {

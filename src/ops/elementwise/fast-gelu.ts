@@ -1,5 +1,6 @@
 import { add, sumTo } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
+import { byElement } from "../divisions.ts";
 import { broadcastType, flopsPerElement } from "../shared.ts";
 import { geluTanhGradient } from "./gelu.ts";
 
@@ -23,4 +24,5 @@ export const fastGelu: OperatorDefinition = {
   },
   flops: flopsPerElement(16),
   inPlace: false,
+  divisions: byElement,
 };

@@ -1,4 +1,5 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
+import { byElement } from "../divisions.ts";
 import { flopsPerElement } from "../shared.ts";
 import { numberType } from "./shared.ts";
 
@@ -15,4 +16,5 @@ export const isInf: OperatorDefinition = {
   gradient: { zero: "IsInf gives a bool" },
   flops: flopsPerElement(),
   inPlace: false,
+  divisions: byElement,
 };

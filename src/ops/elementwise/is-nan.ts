@@ -1,4 +1,5 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
+import { byElement } from "../divisions.ts";
 import { flopsPerElement } from "../shared.ts";
 import { numberType } from "./shared.ts";
 
@@ -12,4 +13,5 @@ export const isNaN: OperatorDefinition = {
   gradient: { zero: "IsNaN gives a bool" },
   flops: flopsPerElement(),
   inPlace: false,
+  divisions: byElement,
 };

@@ -1,4 +1,5 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
+import { byElement } from "../divisions.ts";
 import { flopsPerElement } from "../shared.ts";
 
 /** Logic on bools. */
@@ -16,4 +17,5 @@ export const not: OperatorDefinition = {
   form: { kind: "negation" },
   inPlace: true,
   within: "elements",
+  divisions: byElement,
 };

@@ -15,6 +15,7 @@ import {
 } from "../../functional/index.ts";
 import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
 import { isFloat, toNumbers } from "../../tensor/index.ts";
+import { byElement } from "../divisions.ts";
 import { flopsPerElement } from "../shared.ts";
 import { broadcastOf, numberType } from "./shared.ts";
 
@@ -34,6 +35,7 @@ export const pow: OperatorDefinition = {
   flops: flopsPerElement(10),
   inPlace: true,
   within: "elements",
+  divisions: byElement,
 };
 
 function baseGradient(context: GradientContext): Value {

@@ -1,6 +1,7 @@
 import { clip, greater, mul, sumTo, where } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { sameShape } from "../../tensor/index.ts";
+import { byElement } from "../divisions.ts";
 import { flopsPerElement } from "../shared.ts";
 import { broadcastOf } from "./shared.ts";
 
@@ -27,4 +28,5 @@ export const prelu: OperatorDefinition = {
   },
   flops: flopsPerElement(),
   inPlace: true,
+  divisions: byElement,
 };

@@ -1,6 +1,7 @@
 import { flatIndices, reshape } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
+import { along, linearDivisions } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 import { checkIndices, picksTuples, tuplesInto } from "./shared.ts";
 import { sumRows } from "./sum-rows.ts";
@@ -39,4 +40,21 @@ export const gatherND: OperatorDefinition = {
   indices: (context) => tuplesInto(context, context.attributes.number("batch_dims")),
   inPlace: false,
   batch: { picks: (context) => picksTuples(context, context.attributes.number("batch_dims")) },
+  divisions: (context) => {
+    const { shape } = context.input(0);
+    const tuples = context.input(1).shape;
+    const shared = context.attributes.number("batch_dims");
+    const depth = shared + (tuples.at(-1) as number);
+    const behind = tuples.length - 1 - depth;
+    return [
+      ...tuples.slice(0, -1).flatMap((_, dim) => {
+        const own = dim < shared ? dim : undefined;
+        return along(context, { inputs: [own, dim], outputs: [dim] });
+      }),
+      ...shape.flatMap((_, dim) =>
+        dim < depth ? [] : along(context, { inputs: [dim, undefined], outputs: [dim + behind] }),
+      ),
+      ...linearDivisions(context, "first"),
+    ];
+  },
 };

@@ -2,10 +2,14 @@ import { cast, concat, mul, reduceSum, reshape, sub } from "../../functional/ind
 import type {
   GradientContext,
   InferContext,
+  LocalContext,
   OperatorDefinition,
   Value,
 } from "../../graph/index.ts";
+import { tensorFrom } from "../../tensor/index.ts";
+import { along, divisionOf, sectionedDim } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
+import { orBehind, ownIndices } from "./own-part.ts";
 
 /**
  * Input 0 (indices) along a new dim `axis` of size input 1: the second element of input 2 at the
@@ -33,7 +37,33 @@ export const oneHot: OperatorDefinition = {
   // ONNX turns any other index into a row of zeros, which stands for no class.
   indices: (context) => [{ input: 0, places: context.constantNumbers(1), wraps: false }],
   inPlace: false,
+  divisions: (context) => {
+    const { shape } = context.input(0);
+    const axis = newDim(context, shape);
+    const [depth] = context.constantNumbers(1) as [number];
+    const own = sectionedDim(axis, depth, [1], context.ranks);
+    const isCounted = context.input(0).dtype.startsWith("int");
+    return [
+      ...shape.flatMap((_, dim) =>
+        along(context, {
+          inputs: [dim, undefined, undefined],
+          outputs: [dim < axis ? dim : dim + 1],
+        }),
+      ),
+      ...(own && isCounted
+        ? [divisionOf([undefined, undefined, undefined], [own], (rank) => [ownFlags(rank, axis)])]
+        : []),
+    ];
+  },
 };
+
+/** The positions of a rank along the new dim. An index behind the last one is none of them. */
+function ownFlags(context: LocalContext, axis: number): Value {
+  const depth = context.outputs[0]?.shape[axis] as number;
+  const at = orBehind(ownIndices(context, context.input(0), depth), depth);
+  const own = tensorFrom(context.input(1).dtype, context.input(1).shape, [depth]);
+  return context.again([at, context.builder.constant(own), context.input(2)])[0] as Value;
+}
 
 function newDim(context: InferContext, { length }: readonly number[]): number {
   const axis = context.attributes.number("axis");

@@ -1,4 +1,5 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
+import { along, linearDivisions } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 
 /**
@@ -36,4 +37,18 @@ export const reverseSequence: OperatorDefinition = {
   flops: noFlops,
   inPlace: false,
   batch: { mixes: ({ attributes }) => [attributes.number("time_axis")] },
+  divisions: (context) => {
+    const { shape } = context.input(0);
+    const [batch, time] = ["batch_axis", "time_axis"].map((name) =>
+      context.attributes.number(name),
+    );
+    return [
+      ...shape.flatMap((_, dim) =>
+        dim === time
+          ? []
+          : along(context, { inputs: [dim, dim === batch ? 0 : undefined], outputs: [dim] }),
+      ),
+      ...linearDivisions(context, "first"),
+    ];
+  },
 };

@@ -12,6 +12,7 @@ import {
 } from "../../functional/index.ts";
 import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
 import { elementCount, sameShape } from "../../tensor/index.ts";
+import { along, divisionOf, sectionedDim } from "../divisions.ts";
 import {
   checkIndices,
   checkReduction,
@@ -72,6 +73,25 @@ export const scatterND: OperatorDefinition = {
   indices: (context) => tuplesInto(context, 0),
   inPlace: false,
   batch: { picks: (context) => picksTuples(context, 0) },
+  divisions: (context) => {
+    const { shape } = context.input(0);
+    const tuples = context.input(1).shape;
+    const depth = tuples.at(-1) as number;
+    const behind = tuples.length - 1 - depth;
+    const reduction = context.attributes.string("reduction");
+    const parts = shape.flatMap((_, dim) =>
+      dim < depth ? [] : along(context, { inputs: [dim, undefined, dim + behind], outputs: [dim] }),
+    );
+    if (reduction !== "none" && reduction !== "add") return parts;
+    const terms = divisionOf(["partial", undefined, "partial"], ["partial"]);
+    if (reduction === "none") return [...parts, terms];
+    // The data are a term of the sum, like what each rank adds to them.
+    const added = tuples.slice(0, -1).flatMap((size, dim) => {
+      const on = sectionedDim(dim, size, [1], context.ranks);
+      return on === undefined ? [] : [divisionOf(["partial", on, on], ["partial"])];
+    });
+    return [...parts, terms, ...added];
+  },
 };
 
 /** For max and min: the elements equal to the result share its gradient evenly. */

@@ -20,6 +20,7 @@ export const constant: OperatorDefinition = {
   gradient: { zero: "a constant" },
   flops: noFlops,
   inPlace: false,
+  divisions: { never: "a constant is there on every rank" },
 };
 
 function typeOfConstant({ attributes, fail }: InferContext): TensorType {

@@ -1,5 +1,6 @@
 import { reshape, transpose } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
+import { along, linearDivisions } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 
 /** Channels become blocks of `blocksize` × `blocksize` pixels: (batch, channel, height, width). */
@@ -34,4 +35,8 @@ export const depthToSpace: OperatorDefinition = {
   flops: noFlops,
   moves: true,
   inPlace: false,
+  divisions: (context) => [
+    ...along(context, { inputs: [0], outputs: [0] }),
+    ...linearDivisions(context, "first"),
+  ],
 };

@@ -26,4 +26,5 @@ export const eyeLike: OperatorDefinition = {
   gradient: { zero: "does not depend on the elements" },
   flops: noFlops,
   inPlace: false,
+  divisions: { never: "its ones lie along one diagonal" },
 };

@@ -23,4 +23,5 @@ export const shapeOf: OperatorDefinition = {
   gradient: { zero: "a shape does not depend on the elements" },
   flops: noFlops,
   inPlace: false,
+  divisions: { never: "shapes are static, and a few numbers" },
 };

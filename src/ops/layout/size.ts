@@ -11,4 +11,5 @@ export const sizeOf: OperatorDefinition = {
   gradient: { zero: "a size does not depend on the elements" },
   flops: noFlops,
   inPlace: false,
+  divisions: { never: "sizes are static, and one number" },
 };

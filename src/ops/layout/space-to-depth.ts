@@ -1,4 +1,5 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
+import { along, linearDivisions } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 
 /** Blocks of `blocksize` × `blocksize` pixels become channels: (batch, channel, height, width). */
@@ -23,4 +24,8 @@ export const spaceToDepth: OperatorDefinition = {
   flops: noFlops,
   moves: true,
   inPlace: false,
+  divisions: (context) => [
+    ...along(context, { inputs: [0], outputs: [0] }),
+    ...linearDivisions(context, "first"),
+  ],
 };

@@ -1,5 +1,6 @@
 import { reduceSum, reshape } from "../../functional/index.ts";
-import type { OperatorDefinition } from "../../graph/index.ts";
+import type { Division, OperatorDefinition } from "../../graph/index.ts";
+import { along, divisionOf, linearDivisions, sectionedDim } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 
 /** The input repeated along each dim as often as input 1 says. */
@@ -34,4 +35,23 @@ export const tile: OperatorDefinition = {
   flops: noFlops,
   moves: true,
   inPlace: false,
+  divisions: (context) => {
+    const { shape } = context.input(0);
+    const repeats = context.constantNumbers(1);
+    const repeated = (dim: number): Division[] => {
+      const on = sectionedDim(dim, shape[dim] as number, [1], context.ranks);
+      const count = repeats[dim] as number;
+      if (on === undefined || count === 0) return [];
+      const sections = new Array<number>(count).fill(shape[dim] as number);
+      return [divisionOf([on, undefined], [{ shard: dim, sections }])];
+    };
+    return [
+      ...shape.flatMap((_, dim) =>
+        repeats[dim] === 1
+          ? along(context, { inputs: [dim, undefined], outputs: [dim] })
+          : repeated(dim),
+      ),
+      ...linearDivisions(context, "first"),
+    ];
+  },
 };

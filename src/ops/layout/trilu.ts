@@ -1,4 +1,5 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
+import { exceptAlong, linearDivisions } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 
 /**
@@ -20,4 +21,11 @@ export const trilu: OperatorDefinition = {
   },
   flops: noFlops,
   inPlace: false,
+  divisions: (context) => {
+    const { length } = context.input(0).shape;
+    return [
+      ...exceptAlong(context, [length - 2, length - 1]),
+      ...linearDivisions(context, "first"),
+    ];
+  },
 };

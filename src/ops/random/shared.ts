@@ -48,6 +48,7 @@ export function drawnLike(
     },
     gradient,
     draws: true,
+    divisions: { never: "each rank would draw numbers of its own" },
     flops: flopsPerElement(8),
     inPlace: false,
   };
@@ -71,6 +72,7 @@ export function drawn(
     },
     gradient,
     draws: true,
+    divisions: { never: "each rank would draw numbers of its own" },
     flops: flopsPerElement(8),
     inPlace: false,
   };

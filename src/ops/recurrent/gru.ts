@@ -2,7 +2,7 @@ import { add, mul, sub } from "../../functional/index.ts";
 import type { OperatorDefinition, Value } from "../../graph/index.ts";
 import { activate, type Cell } from "./cell.ts";
 import { recurrentGradient } from "./gradient.ts";
-import { recurrentAttributes, recurrentFlops, recurrentTypes } from "./shared.ts";
+import { bySample, recurrentAttributes, recurrentFlops, recurrentTypes } from "./shared.ts";
 import { unroll } from "./unroll.ts";
 
 const cell: Cell = {
@@ -46,4 +46,5 @@ export const gru: OperatorDefinition = {
   written: (context) => unroll(cell, context).outputs,
   flops: recurrentFlops,
   inPlace: false,
+  divisions: bySample,
 };

@@ -1,7 +1,7 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { activate, type Cell } from "./cell.ts";
 import { recurrentGradient } from "./gradient.ts";
-import { recurrentAttributes, recurrentFlops, recurrentTypes } from "./shared.ts";
+import { bySample, recurrentAttributes, recurrentFlops, recurrentTypes } from "./shared.ts";
 import { unroll } from "./unroll.ts";
 
 const cell: Cell = {
@@ -28,4 +28,5 @@ export const rnn: OperatorDefinition = {
   written: (context) => unroll(cell, context).outputs,
   flops: recurrentFlops,
   inPlace: false,
+  divisions: bySample,
 };

@@ -1,5 +1,11 @@
 /** What LSTM, GRU and RNN have in common: attributes, sizes and types. */
-import type { AttributeSpec, CostContext, InferContext } from "../../graph/index.ts";
+import type {
+  AttributeSpec,
+  CostContext,
+  Division,
+  DivisionContext,
+  InferContext,
+} from "../../graph/index.ts";
 import {
   elementCount,
   isFloat,
@@ -7,6 +13,7 @@ import {
   sameShape,
   type TensorType,
 } from "../../tensor/index.ts";
+import { along } from "../divisions.ts";
 import { checkActivations } from "./activations.ts";
 
 export const recurrentAttributes = {
@@ -81,4 +88,13 @@ export function recurrentFlops(context: CostContext): number {
   const [steps = 0, batch = 0] = context.input(0).shape;
   const weights = elementCount(context.input(1).shape) + elementCount(context.input(2).shape);
   return 2 * steps * batch * weights;
+}
+
+/** Samples do not depend on each other: X (steps, batch, inputs), lengths, and first states. */
+export function bySample(context: DivisionContext): Division[] {
+  const dims = [1, undefined, undefined, undefined, 0, 1, 1, undefined];
+  return along(context, {
+    inputs: context.inputs.map((type, index) => (type === undefined ? undefined : dims[index])),
+    outputs: context.outputs.map((_, index) => (index === 0 ? 2 : 1)),
+  });
 }

@@ -175,5 +175,15 @@ export function positionOf(name: string): OperatorDefinition {
     gradient: { zero: "a position is an integer" },
     flops: (context) => elementCount(context.input(0).shape),
     inPlace: false,
+    divisions: (context) => {
+      const { shape } = context.input(0);
+      const axis = normalizeDim(context.attributes.number("axis"), shape.length) as number;
+      const keeps = context.attributes.number("keepdims") === 1;
+      return shape.flatMap((_, dim) => {
+        if (dim === axis) return [];
+        const to = keeps || dim < axis ? dim : dim - 1;
+        return along(context, { inputs: [dim], outputs: [to] });
+      });
+    },
   };
 }

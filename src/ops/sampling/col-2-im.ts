@@ -7,6 +7,7 @@ import type {
 } from "../../graph/index.ts";
 import { elementCount, type Shape, stridesOf } from "../../tensor/index.ts";
 import { placesOf, readWindow, type Window } from "../convolution/index.ts";
+import { along, linearDivisions } from "../divisions.ts";
 import { floatType } from "../shared.ts";
 
 /**
@@ -41,6 +42,10 @@ export const col2Im: OperatorDefinition = {
   },
   flops: (context) => elementCount(context.input(0).shape),
   inPlace: false,
+  divisions: (context) => [
+    ...along(context, { inputs: [0, undefined, undefined], outputs: [0] }),
+    ...linearDivisions(context, "first"),
+  ],
 };
 
 function geometry(context: InferContext | GradientContext): { sizes: Shape; window: Window } {

@@ -16,6 +16,7 @@ import type {
 } from "../../graph/index.ts";
 import { elementCount, type Shape, sameShape } from "../../tensor/index.ts";
 import { placesOf, readWindow, WINDOW_ATTRIBUTES, type Window } from "../convolution/index.ts";
+import { along } from "../divisions.ts";
 import { floatType, throughComposition, unsupported } from "../shared.ts";
 import { linearTaps, readTaps, zeroOutside } from "./taps.ts";
 
@@ -47,6 +48,14 @@ export const deformConv: OperatorDefinition = {
     return 10 * perElement * elementCount(context.outputs[0]?.shape ?? []);
   },
   inPlace: false,
+  divisions: (context) => {
+    // Samples: of the image, of the offsets, and of the mask.
+    const dims = [0, undefined, 0, undefined, 0];
+    return along(context, {
+      inputs: context.inputs.map((type, index) => (type === undefined ? undefined : dims[index])),
+      outputs: [0],
+    });
+  },
 };
 
 function windowOf({ attributes }: Pick<InferContext, "attributes">, x: Shape, w: Shape): Window {

@@ -21,6 +21,7 @@ import type {
   Value,
 } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
+import { along, linearDivisions } from "../divisions.ts";
 import { floatType, throughComposition, unsupported } from "../shared.ts";
 import { column, linearTaps, readTaps, type Taps, zeroOutside } from "./taps.ts";
 
@@ -57,6 +58,17 @@ export const gridSample: OperatorDefinition = {
     return 2 * taps ** (context.input(0).shape.length - 2) * result;
   },
   inPlace: false,
+  divisions: (context) => {
+    const spatial = context.input(1).shape.slice(1, -1);
+    return [
+      ...along(context, { inputs: [0, 0], outputs: [0] }),
+      ...along(context, { inputs: [1, undefined], outputs: [1] }),
+      ...spatial.flatMap((_, dim) =>
+        along(context, { inputs: [undefined, dim + 1], outputs: [dim + 2] }),
+      ),
+      ...linearDivisions(context, "first"),
+    ];
+  },
 };
 
 function checkModes(context: InferContext, dims: number): void {
