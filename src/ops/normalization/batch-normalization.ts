@@ -1,5 +1,6 @@
 import {
   add,
+  cast,
   mul,
   reciprocal,
   reduceMean,
@@ -20,7 +21,7 @@ import type {
 import { byteLength, elementCount } from "../../tensor/index.ts";
 import { along } from "../divisions.ts";
 import { flopsPerElement } from "../shared.ts";
-import { checkedChannels } from "./shared.ts";
+import { checkedChannels, stashType } from "./shared.ts";
 
 /**
  * (x − mean) / √(variance + epsilon) · scale + bias for each channel of X (N, C, …) (Ioffe &
@@ -68,7 +69,7 @@ function batchDivisions(context: DivisionContext): Division[] {
   const { dtype, shape } = context.input(0);
   const isTraining = context.attributes.number("training_mode") !== 0;
   const statistics = context.outputs.slice(1);
-  const exchanged = 2 * byteLength({ dtype, shape: [shape[1] as number] });
+  const exchanged = 2 * byteLength({ dtype: stashType(dtype), shape: [shape[1] as number] });
   return shape.flatMap((_, dim) => {
     if (dim === 1) {
       return along(context, { inputs: [1, 0, 0, 0, 0], outputs: [1, ...statistics.map(() => 0)] });
@@ -82,9 +83,14 @@ function batchDivisions(context: DivisionContext): Division[] {
   });
 }
 
-/** Training with a part of the samples, or of the places, normalized as in the whole batch. */
+/**
+ * Training with a part of the samples, or of the places, normalized as in the whole batch. Sums over
+ * a batch overflow in float16, so statistics are taken in a wider type.
+ */
 function trainingPart({ input, attributes, allReduce, ranks }: LocalContext): readonly Value[] {
-  const [x, scale, bias] = [input(0), input(1), input(2)];
+  const { dtype } = input(0);
+  const wide = (index: number) => cast(input(index), stashType(dtype));
+  const [x, scale, bias] = [wide(0), wide(1), wide(2)];
   const axes = otherDims(x);
   const count = ranks * elementCount(axes.map((dim) => x.shape[dim] as number));
   const mean = (value: Value) => mul(allReduce(reduceSum(value, { axes }), "sum"), 1 / count);
@@ -97,9 +103,9 @@ function trainingPart({ input, attributes, allReduce, ranks }: LocalContext): re
     add(mul(old, momentum), mul(reshape(now, old.shape), 1 - momentum));
   return [
     add(mul(centered, factor), perChannel(bias, x)),
-    running(input(3), center),
-    running(input(4), variance),
-  ];
+    running(wide(3), center),
+    running(wide(4), variance),
+  ].map((made) => cast(made, dtype));
 }
 
 /** All dims except that of the channels. */

@@ -226,6 +226,34 @@ test("losses are divided by labels and by classes, with every reduction", () => 
   }
 });
 
+test("sums over a batch of halves do not overflow where a batch is cut", () => {
+  const halves = (shape: readonly number[], of: (at: number) => number) => {
+    const count = shape.reduce((product, size) => product * size, 1);
+    return tensorFrom(
+      "float16",
+      shape,
+      Array.from({ length: count }, (_, at) => of(at)),
+    );
+  };
+  const vectors = [1, 0, 0, 1].map((number) => halves([6], () => number));
+  onTwo({
+    op: "BatchNormalization",
+    attributes: { training_mode: 1 },
+    inputs: [halves([6, 6, 3000], (at) => 20 + 4 * ((at * 7) % 5)), ...vectors],
+    outputs: 3,
+    tolerance: 0.01,
+  });
+  const many = [halves([6, 6], (at) => 400 + at)];
+  onTwo({ op: "LpNormalization", inputs: many, tolerance: 0.01 });
+  const labels = tensorFrom("int64", [6, 3000], new Array(18_000).fill(1));
+  const logs = halves([6, 6, 3000], (at) => -8 - (at % 3));
+  for (const attributes of [{}, { ignore_index: 0 }]) {
+    const inputs = [logs, labels];
+    const found = onTwo({ op: "NegativeLogLikelihoodLoss", attributes, inputs, tolerance: 0.01 });
+    assert.ok(found.includes("0, 0 -> partial"));
+  }
+});
+
 test("every normalization was divided", () => {
   // These are tried in the tests of what a transformer is made of.
   const elsewhere = ["LayerNormalization", "LogSoftmax", "Softmax"];

@@ -16,6 +16,7 @@ import { along } from "../divisions.ts";
 import { unsectioned } from "../parts.ts";
 import { cutSoftmax } from "./cut-softmax.ts";
 import { weigh } from "./label-weights.ts";
+import { stashType } from "./shared.ts";
 
 /** @param ofScores whether the operator takes scores, and makes log-probabilities of them */
 export function labelLossDivisions(context: DivisionContext, ofScores: boolean): Division[] {
@@ -24,7 +25,8 @@ export function labelLossDivisions(context: DivisionContext, ofScores: boolean):
   const weights = context.inputs.slice(2).map(() => undefined);
   const logs = (dim: number) => context.outputs.slice(1).map(() => dim);
   const isWeighted = context.inputs[2] !== undefined || context.attributes.has("ignore_index");
-  const ofMean = reduction === "mean" && isWeighted ? byteLength({ dtype, shape: [] }) : 0;
+  const ofMean =
+    reduction === "mean" && isWeighted ? byteLength({ dtype: stashType(dtype), shape: [] }) : 0;
   const byLabel = shape.flatMap((_, dim) => {
     if (dim === 1) return [];
     const label = dim === 0 ? 0 : dim - 1;
@@ -48,12 +50,19 @@ export function labelLossDivisions(context: DivisionContext, ofScores: boolean):
 function termOfMean(rank: LocalContext): readonly Value[] {
   const { inputs, input, again, allReduce, ranks } = rank;
   const { weight } = weigh(rank, input(0), input(1), inputs[2]);
-  const [sum, ...logs] = again(inputs, { reduction: "sum" });
-  const count =
-    weight === undefined
-      ? ranks * elementCount(input(1).shape)
-      : allReduce(reduceSum(weight, { keepdims: false }), "sum");
-  return [div(sum as Value, count), ...logs];
+  const [losses, ...logs] = again(inputs, { reduction: "none" });
+  const total =
+    weight === undefined ? ranks * elementCount(input(1).shape) : allReduce(wideSum(weight), "sum");
+  return [meanOf(losses as Value, total), ...logs];
+}
+
+/** A sum over a batch, which overflows in float16. */
+function wideSum(of: Value): Value {
+  return reduceSum(cast(of, stashType(of.dtype)), { keepdims: false });
+}
+
+function meanOf(losses: Value, total: Value | number): Value {
+  return cast(div(wideSum(losses), total), losses.dtype);
 }
 
 /** A rank has the scores of some of the classes: labels of other classes add nothing there. */
@@ -73,9 +82,7 @@ function partOfClasses(rank: LocalContext, ofScores: boolean): readonly Value[] 
   const made = ofScores ? [logs] : [];
   const reduction = attributes.string("reduction");
   if (reduction === "none") return [losses, ...made];
-  const sum = reduceSum(losses, { keepdims: false });
-  if (reduction === "sum") return [sum, ...made];
-  const count =
-    weight === undefined ? elementCount(labels.shape) : reduceSum(weight, { keepdims: false });
-  return [div(sum, count), ...made];
+  if (reduction === "sum") return [reduceSum(losses, { keepdims: false }), ...made];
+  const total = weight === undefined ? elementCount(labels.shape) : wideSum(weight);
+  return [meanOf(losses, total), ...made];
 }

@@ -1,5 +1,6 @@
 import {
   abs,
+  cast,
   div,
   equal,
   mul,
@@ -20,7 +21,7 @@ import type {
 import { byteLength } from "../../tensor/index.ts";
 import { along, exceptAlong } from "../divisions.ts";
 import { flopsPerElement } from "../shared.ts";
-import { AXIS, axisOf, checkedFloat } from "./shared.ts";
+import { AXIS, axisOf, checkedFloat, stashType } from "./shared.ts";
 
 /** x divided by its p-norm along `axis`, with p 1 or 2. A line of zeros stays zero. */
 export const lpNormalization: OperatorDefinition = {
@@ -54,7 +55,7 @@ export const lpNormalization: OperatorDefinition = {
 function lpDivisions(context: DivisionContext): Division[] {
   const type = context.input(0);
   const axis = axisOf(context.attributes, type.shape);
-  const exchanged = byteLength({ ...type, shape: type.shape.with(axis, 1) });
+  const exchanged = byteLength({ dtype: stashType(type.dtype), shape: type.shape.with(axis, 1) });
   const own = along(context, {
     inputs: [axis],
     outputs: [axis],
@@ -65,10 +66,12 @@ function lpDivisions(context: DivisionContext): Division[] {
 
 /** A part of the elements of each norm. */
 function lpPart({ input, attributes, allReduce }: LocalContext, axis: number): Value {
-  const x = input(0);
+  const { dtype } = input(0);
+  // Sums of powers overflow in float16.
+  const x = cast(input(0), stashType(dtype));
   const isEuclid = attributes.number("p") === 2;
   const powers = reduceSum(isEuclid ? mul(x, x) : abs(x), { axes: [axis] });
   const total = allReduce(powers, "sum");
   const norm = isEuclid ? sqrt(total) : total;
-  return div(x, where(equal(norm, 0), 1, norm));
+  return cast(div(x, where(equal(norm, 0), 1, norm)), dtype);
 }
