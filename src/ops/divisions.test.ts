@@ -71,15 +71,19 @@ test("softmax is divided along its own dim, too", () => {
   }
 });
 
-test("layer normalization is divided along the dims before those that it normalizes", () => {
+test("layer normalization is divided along all dims, some of them with sums exchanged", () => {
   const inputs = [drawn([6, 12, 6]), drawn([6]), drawn([6])];
   const found = onTwo({ op: "LayerNormalization", inputs, outputs: 3 });
   assert.deepEqual(found, [
     "whole, whole, whole -> whole, whole, whole",
     "0, whole, whole -> 0, 0, 0",
     "1, whole, whole -> 1, 1, 1",
+    "2, 0, 0 -> 2, whole, whole",
   ]);
-  onTwo({ op: "LayerNormalization", attributes: { axis: 1 }, inputs: inputs.slice(0, 2) });
+  const flat = { op: "LayerNormalization", attributes: { axis: 1 } };
+  onTwo({ ...flat, inputs: inputs.slice(0, 2) });
+  onTwo({ ...flat, inputs: [drawn([6, 12, 6]), drawn([1, 6]), drawn([12, 1])], outputs: 3 });
+  onTwo({ ...flat, inputs: [drawn([5, 7, 6]), drawn([])], outputs: 2 });
 });
 
 test("dims that are reshaped are cut where a rank has the same elements", () => {

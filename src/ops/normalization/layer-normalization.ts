@@ -6,14 +6,22 @@ import {
   mul,
   reciprocal,
   reduceMean,
+  reduceSum,
   reshape,
   sqrt,
   sub,
   sumTo,
 } from "../../functional/index.ts";
-import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
-import type { Shape } from "../../tensor/index.ts";
-import { exceptAlong } from "../divisions.ts";
+import type {
+  Division,
+  DivisionContext,
+  GradientContext,
+  LocalContext,
+  OperatorDefinition,
+  Value,
+} from "../../graph/index.ts";
+import { byteLength, elementCount, type Shape } from "../../tensor/index.ts";
+import { alignedDim, along, exceptAlong } from "../divisions.ts";
 import { flopsPerElement } from "../shared.ts";
 import {
   axisOf,
@@ -92,12 +100,52 @@ export const layerNormalization: OperatorDefinition = {
   inPlace: false,
   within: "axis",
   batch: { mixes: dimsFromAxis },
-  divisions: (context) => {
-    const { shape } = context.input(0);
-    const axis = axisOf(context.attributes, shape);
-    return exceptAlong(context, dimsFrom(axis, shape));
-  },
+  divisions: layerDivisions,
 };
+
+/** Along the dims before those that are normalized; along these, sums are exchanged. */
+function layerDivisions(context: DivisionContext): Division[] {
+  const { dtype, shape } = context.input(0);
+  const axis = axisOf(context.attributes, shape);
+  const normalized = dimsFrom(axis, shape);
+  // Of the mean and of the variance.
+  const exchanged =
+    2 * byteLength({ dtype: stashType(dtype), shape: statisticsShape(shape, axis) });
+  const within = normalized.flatMap((dim) =>
+    along(context, {
+      inputs: [
+        dim,
+        ...context.inputs
+          .slice(1)
+          .map((type) => alignedDim(type?.shape, shape.length, dim, shape[dim] as number)),
+      ],
+      outputs: context.outputs.map((_, index) => (index === 0 ? dim : undefined)),
+      local: (rank) => layerPart(rank, normalized),
+    }),
+  );
+  return [
+    ...exceptAlong(context, normalized),
+    ...within.map((division) => ({ ...division, exchanged })),
+  ];
+}
+
+/** A part of the elements over which the statistics are taken. */
+function layerPart(
+  { input, inputs, attributes, allReduce, ranks }: LocalContext,
+  axes: readonly number[],
+): readonly Value[] {
+  const { dtype } = input(0);
+  const x = cast(input(0), stashType(dtype));
+  const count = ranks * elementCount(axes.map((dim) => x.shape[dim] as number));
+  const meanOf = (value: Value) => mul(allReduce(reduceSum(value, { axes }), "sum"), 1 / count);
+  const mean = meanOf(x);
+  const centered = sub(x, mean);
+  const variance = meanOf(mul(centered, centered));
+  const inverse = reciprocal(sqrt(add(variance, attributes.number("epsilon"))));
+  const scaled = mul(cast(mul(centered, inverse), dtype), input(1));
+  const bias = inputs[2];
+  return [bias === undefined ? scaled : add(scaled, bias), mean, inverse];
+}
 
 /**
  * c and r from the forward node's outputs. In float64 they are computed again, because ONNX
