@@ -13,6 +13,7 @@ import { membership } from "./membership.ts";
 import { memory } from "./memory.ts";
 import { network } from "./network.ts";
 import { optimizer } from "./optimizer.ts";
+import { parallel } from "./parallel.ts";
 import { recovery } from "./recovery.ts";
 import { recurrent } from "./recurrent.ts";
 import {
@@ -36,6 +37,7 @@ const benchmarks: readonly Benchmark[] = [
   network,
   recurrent,
   memory,
+  parallel,
   recovery,
   checkpoint,
   torture,

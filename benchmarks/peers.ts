@@ -94,6 +94,17 @@ export function torchDdp(
   return tokensPerSecond(PYTHON, [script], env);
 }
 
+/** Measures whole steps of PyTorch's `parallelize_module` over Gloo, in tokens/s. */
+export function torchTensor(
+  root: string,
+  { sizes, threads, repeats, workers }: PeerOptions & { readonly workers: number },
+): number | undefined {
+  const script = join(root, "benchmarks/peers/gpt_tensor.py");
+  if (!existsSync(PYTHON)) return undefined;
+  const env = { ...sizesAsEnvironment(sizes, threads, repeats), W: String(workers) };
+  return tokensPerSecond(PYTHON, [script], env);
+}
+
 export interface LstmSizes {
   readonly hidden: number;
   readonly context: number;

@@ -5,7 +5,7 @@
 import { Group, measureCosts } from "../src/collectives/index.ts";
 import { createOrtEngine } from "../src/engine/index.ts";
 import { listenTcp, parseAddress } from "../src/net/index.ts";
-import { createTrainer } from "../src/train/index.ts";
+import { createTrainer, type TrainerOptions } from "../src/train/index.ts";
 import { joinSharedMemory, joinTcp } from "../src/transport/index.ts";
 import type { GptSizes } from "./peers.ts";
 import { median } from "./report.ts";
@@ -20,6 +20,8 @@ export interface ScalingRequest {
   readonly warm?: number;
   readonly reproducible?: boolean;
   readonly bucketBytes?: number;
+  /** How workers share a step. Default: as they choose. */
+  readonly parallel?: TrainerOptions["parallel"];
   /**
    * The group of the worker: over TCP if it has addresses, else over shared memory. Undefined for a
    * worker alone.
@@ -45,7 +47,8 @@ export interface ScalingMeasurement {
 console.log(JSON.stringify(await measure(JSON.parse(process.argv[2] ?? "{}") as ScalingRequest)));
 
 async function measure(request: ScalingRequest): Promise<ScalingMeasurement> {
-  const { sizes, microBatches, threads, repeats, warm = 2, reproducible, bucketBytes } = request;
+  const { sizes, microBatches, threads, repeats, warm = 2 } = request;
+  const { reproducible, bucketBytes, parallel } = request;
   const engine = createOrtEngine({ threads });
   const clock = { milliseconds: 0 };
   const group = request.group && timed(await join(engine, request.group), clock);
@@ -55,6 +58,7 @@ async function measure(request: ScalingRequest): Promise<ScalingMeasurement> {
     ranks: group && { group },
     reproducible,
     bucketBytes,
+    parallel,
   });
   await timeSteps(trainer, sizes, warm);
   clock.milliseconds = 0;
