@@ -1,6 +1,7 @@
 import { cumSum as runningSum } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { elementCount, normalizeDim } from "../../tensor/index.ts";
+import { exceptAlong, linearDivisions } from "../divisions.ts";
 
 /**
  * Running sums along the dim in input 1. `exclusive`: each sum excludes the element itself;
@@ -36,5 +37,10 @@ export const cumSum: OperatorDefinition = {
     mixes: ({ input, constantNumbers }) => [
       normalizeDim(constantNumbers(1)[0] ?? 0, input(0).shape.length),
     ],
+  },
+  divisions: (context) => {
+    const [axis] = context.constantNumbers(1) as [number];
+    const dim = normalizeDim(axis, context.input(0).shape.length) as number;
+    return [...exceptAlong(context, [dim]), ...linearDivisions(context, "first")];
   },
 };

@@ -5,7 +5,9 @@ import type {
   OperatorDefinition,
   Value,
 } from "../../graph/index.ts";
+import { along, divisionOf, sectionedDim } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
+import { orBehind, ownIndices } from "./own-part.ts";
 
 /**
  * Input 0 (indices) along a new dim `axis` of size input 1: the second element of input 2 at the
@@ -33,6 +35,29 @@ export const oneHot: OperatorDefinition = {
   // ONNX turns any other index into a row of zeros, which stands for no class.
   indices: (context) => [{ input: 0, places: context.constantNumbers(1), wraps: false }],
   inPlace: false,
+  divisions: (context) => {
+    const { dtype, shape } = context.input(0);
+    const [depth] = context.constantNumbers(1) as [number];
+    const axis = newDim(context, shape);
+    const byIndex = shape.flatMap((_, dim) =>
+      along(context, {
+        inputs: [dim, undefined, undefined],
+        outputs: [dim < axis ? dim : dim + 1],
+      }),
+    );
+    const own = sectionedDim(axis, depth, [1], context.ranks);
+    const isInteger = dtype === "int32" || dtype === "int64";
+    const places = depth / context.ranks;
+    const byClass = divisionOf([undefined, undefined, undefined], [own], (rank) => {
+      const at = orBehind(ownIndices(rank, rank.input(0), places), places);
+      return rank.again([at, rank.builder.ints([places]), rank.input(2)]);
+    });
+    return [
+      ...byIndex,
+      ...(own && isInteger ? [byClass] : []),
+      divisionOf([undefined, undefined, "partial"], ["partial"]),
+    ];
+  },
 };
 
 function newDim(context: InferContext, { length }: readonly number[]): number {

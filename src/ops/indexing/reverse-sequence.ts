@@ -1,4 +1,5 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
+import { along, linearDivisions } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 
 /**
@@ -36,4 +37,13 @@ export const reverseSequence: OperatorDefinition = {
   flops: noFlops,
   inPlace: false,
   batch: { mixes: ({ attributes }) => [attributes.number("time_axis")] },
+  divisions: (context) => {
+    const batchAxis = context.attributes.number("batch_axis");
+    const timeAxis = context.attributes.number("time_axis");
+    const cuts = context.input(0).shape.flatMap((_, dim) => {
+      if (dim === timeAxis) return [];
+      return along(context, { inputs: [dim, dim === batchAxis ? 0 : undefined], outputs: [dim] });
+    });
+    return [...cuts, ...linearDivisions(context, "first")];
+  },
 };

@@ -1,6 +1,7 @@
 import { scatterElements } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { elementCount, normalizeDim } from "../../tensor/index.ts";
+import { exceptAlong } from "../divisions.ts";
 import { axisOf, dimOf, zerosBeside } from "./shared.ts";
 
 /**
@@ -40,4 +41,5 @@ export const topK: OperatorDefinition = {
       normalizeDim(attributes.number("axis"), input(0).shape.length),
     ],
   },
+  divisions: (context) => exceptAlong(context, [axisOf(context, context.input(0).shape)]),
 };

@@ -1,4 +1,5 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
+import { along, withSizes } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 
 /**
@@ -17,4 +18,8 @@ export const constantOfShape: OperatorDefinition = {
   gradient: { zero: "a constant" },
   flops: noFlops,
   inPlace: false,
+  divisions: (context) =>
+    (context.outputs[0]?.shape ?? []).flatMap((_, dim) =>
+      along(context, { inputs: [undefined], outputs: [dim], local: withSizes(0) }),
+    ),
 };

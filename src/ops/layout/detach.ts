@@ -1,6 +1,7 @@
 import { cast, mul, sub } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { sameShape } from "../../tensor/index.ts";
+import { byElement, linearDivisions } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 
 /**
@@ -31,4 +32,5 @@ export const detach: OperatorDefinition = {
   },
   flops: noFlops,
   inPlace: false,
+  divisions: (context) => [...byElement(context), ...linearDivisions(context, "first")],
 };

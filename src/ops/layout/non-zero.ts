@@ -15,4 +15,5 @@ export const nonZero: OperatorDefinition = {
   gradient: { zero: "positions are integers" },
   flops: noFlops,
   inPlace: false,
+  divisions: { never: "the size of its result depends on the data" },
 };
