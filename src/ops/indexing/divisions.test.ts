@@ -50,6 +50,12 @@ test("rows are looked up in a table of which each rank has a part", () => {
   onTwo({ ...elements, inputs: [drawn([5, 7]), ids([5, 6], 7)] });
 });
 
+test("booleans are never terms of a sum", () => {
+  const flags = tensorFrom("bool", [6, 1], [1, 0, 1, 0, 0, 1]);
+  const found = onTwo({ op: "Gather", inputs: [flags, ids([6], 6)] });
+  assert.deepEqual(found, ["whole, whole -> whole", "whole, 0 -> 0"]);
+});
+
 test("index tuples are looked up in a part of any dim", () => {
   assert.deepEqual(onTwo({ op: "GatherND", inputs: [drawn([6, 6, 12]), ids([6, 5, 2], 6)] }), [
     "whole, whole -> whole",
