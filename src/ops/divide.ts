@@ -39,7 +39,14 @@ export function divisionsOf(graph: Graph, node: Node, over: DividedOver): readon
   const own = typeof divisions === "function" ? divisions(context) : [];
   const linear =
     batch?.linear !== undefined && areFloats(context) ? linearDivisions(context, batch.linear) : [];
-  return [whole, ...own, ...linear];
+  return [whole, ...[...own, ...linear].filter((division) => sumsNoBooleans(context, division))];
+}
+
+/** Booleans have no sum, so that none of them can be a term of one. */
+function sumsNoBooleans(context: DivisionContext, { inputs, outputs }: Division): boolean {
+  const isFine = (types: readonly (TensorType | undefined)[], placed: Division["inputs"]) =>
+    placed.every((on, index) => typeof on !== "string" || types[index]?.dtype !== "bool");
+  return isFine(context.inputs, inputs) && isFine(context.outputs, outputs);
 }
 
 /** Rounding is not linear, and integers are not summed. */

@@ -39,8 +39,8 @@ export const cumSum: OperatorDefinition = {
     ],
   },
   divisions: (context) => {
-    const { shape } = context.input(0);
-    const axis = normalizeDim(context.constantNumbers(1)[0] ?? 0, shape.length) ?? 0;
-    return [...exceptAlong(context, [axis]), ...linearDivisions(context, "first")];
+    const [axis] = context.constantNumbers(1) as [number];
+    const dim = normalizeDim(axis, context.input(0).shape.length) as number;
+    return [...exceptAlong(context, [dim]), ...linearDivisions(context, "first")];
   },
 };

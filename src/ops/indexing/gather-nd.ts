@@ -1,8 +1,9 @@
-import { flatIndices, reshape } from "../../functional/index.ts";
-import type { OperatorDefinition } from "../../graph/index.ts";
+import { flatIndices, reshape, where } from "../../functional/index.ts";
+import type { LocalContext, OperatorDefinition, Value } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
-import { along, linearDivisions } from "../divisions.ts";
+import { along, divisionOf, linearDivisions, sectionedDim } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
+import { componentOf, orFirst, ownIndices, withComponent } from "./own-part.ts";
 import { checkIndices, picksTuples, tuplesInto } from "./shared.ts";
 import { sumRows } from "./sum-rows.ts";
 
@@ -41,20 +42,33 @@ export const gatherND: OperatorDefinition = {
   inPlace: false,
   batch: { picks: (context) => picksTuples(context, context.attributes.number("batch_dims")) },
   divisions: (context) => {
-    const { shape } = context.input(0);
-    const tuples = context.input(1).shape;
-    const shared = context.attributes.number("batch_dims");
-    const depth = shared + (tuples.at(-1) as number);
-    const behind = tuples.length - 1 - depth;
-    return [
-      ...tuples.slice(0, -1).flatMap((_, dim) => {
-        const own = dim < shared ? dim : undefined;
-        return along(context, { inputs: [own, dim], outputs: [dim] });
-      }),
-      ...shape.flatMap((_, dim) =>
-        dim < depth ? [] : along(context, { inputs: [dim, undefined], outputs: [dim + behind] }),
-      ),
-      ...linearDivisions(context, "first"),
-    ];
+    const [shape, tuples] = [context.input(0).shape, context.input(1).shape];
+    const batch = context.attributes.number("batch_dims");
+    const depth = batch + (tuples.at(-1) as number);
+    const byTuple = tuples
+      .slice(0, -1)
+      .flatMap((_, dim) =>
+        along(context, { inputs: [dim < batch ? dim : undefined, dim], outputs: [dim] }),
+      );
+    const byData = shape.flatMap((size, dim) => {
+      if (dim < batch) return [];
+      const to = dim - depth + tuples.length - 1;
+      if (dim >= depth) return along(context, { inputs: [dim, undefined], outputs: [to] });
+      const own = sectionedDim(dim, size, [1], context.ranks);
+      const local = (rank: LocalContext) => [ownTuples(rank, dim, dim - batch)];
+      return own ? [divisionOf([own, undefined], ["partial"], local)] : [];
+    });
+    return [...byTuple, ...byData, ...linearDivisions(context, "first")];
   },
 };
+
+/** What lies in this rank's part of a dim, and zeros for what lies in those of others. */
+function ownTuples(context: LocalContext, dim: number, component: number): Value {
+  const [data, tuples] = [context.input(0), context.input(1)];
+  const found = ownIndices(context, componentOf(tuples, component), data.shape[dim] as number);
+  const own = withComponent(tuples, component, orFirst(found));
+  const [parts] = context.again([data, own]) as readonly [Value];
+  const outer = tuples.shape.slice(0, -1);
+  const behind = parts.shape.slice(outer.length).map(() => 1);
+  return where(reshape(found.isOwn, [...outer, ...behind]), parts, 0);
+}

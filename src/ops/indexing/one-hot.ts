@@ -6,7 +6,6 @@ import type {
   OperatorDefinition,
   Value,
 } from "../../graph/index.ts";
-import { tensorFrom } from "../../tensor/index.ts";
 import { along, divisionOf, sectionedDim } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 import { orBehind, ownIndices } from "./own-part.ts";
@@ -38,21 +37,26 @@ export const oneHot: OperatorDefinition = {
   indices: (context) => [{ input: 0, places: context.constantNumbers(1), wraps: false }],
   inPlace: false,
   divisions: (context) => {
-    const { shape } = context.input(0);
-    const axis = newDim(context, shape);
+    const { dtype, shape } = context.input(0);
     const [depth] = context.constantNumbers(1) as [number];
+    const axis = newDim(context, shape);
+    const byIndex = shape.flatMap((_, dim) =>
+      along(context, {
+        inputs: [dim, undefined, undefined],
+        outputs: [dim < axis ? dim : dim + 1],
+      }),
+    );
     const own = sectionedDim(axis, depth, [1], context.ranks);
-    const isCounted = context.input(0).dtype.startsWith("int");
+    const isInteger = dtype === "int32" || dtype === "int64";
+    const places = depth / context.ranks;
+    const byClass = divisionOf([undefined, undefined, undefined], [own], (rank) => {
+      const at = orBehind(ownIndices(rank, rank.input(0), places), places);
+      return rank.again([at, rank.builder.ints([places]), rank.input(2)]);
+    });
     return [
-      ...shape.flatMap((_, dim) =>
-        along(context, {
-          inputs: [dim, undefined, undefined],
-          outputs: [dim < axis ? dim : dim + 1],
-        }),
-      ),
-      ...(own && isCounted
-        ? [divisionOf([undefined, undefined, undefined], [own], (rank) => [ownFlags(rank, axis)])]
-        : []),
+      ...byIndex,
+      ...(own && isInteger ? [byClass] : []),
+      divisionOf([undefined, undefined, "partial"], ["partial"]),
     ];
   },
 };

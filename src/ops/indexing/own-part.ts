@@ -2,10 +2,12 @@
 import {
   and,
   cast,
+  concat,
   fromStart,
   greaterOrEqual,
   less,
   mul,
+  slice,
   sub,
   where,
 } from "../../functional/index.ts";
@@ -37,4 +39,19 @@ export function orFirst({ isOwn, at }: OwnIndices): Value {
 /** Indices of others are those behind the last position. */
 export function orBehind({ isOwn, at }: OwnIndices, places: number): Value {
   return where(isOwn, at, places);
+}
+
+/** One component of index tuples, which lie in the last dim. */
+export function componentOf(tuples: Value, component: number): Value {
+  const axis = tuples.shape.length - 1;
+  return slice(tuples, [{ axis, start: component, end: component + 1 }]);
+}
+
+/** Index tuples with another component. */
+export function withComponent(tuples: Value, component: number, other: Value): Value {
+  const depth = tuples.shape.at(-1) as number;
+  const components = Array.from({ length: depth }, (_, index) =>
+    index === component ? other : componentOf(tuples, index),
+  );
+  return depth === 1 ? other : concat(components, tuples.shape.length - 1);
 }

@@ -38,17 +38,12 @@ export const reverseSequence: OperatorDefinition = {
   inPlace: false,
   batch: { mixes: ({ attributes }) => [attributes.number("time_axis")] },
   divisions: (context) => {
-    const { shape } = context.input(0);
-    const [batch, time] = ["batch_axis", "time_axis"].map((name) =>
-      context.attributes.number(name),
-    );
-    return [
-      ...shape.flatMap((_, dim) =>
-        dim === time
-          ? []
-          : along(context, { inputs: [dim, dim === batch ? 0 : undefined], outputs: [dim] }),
-      ),
-      ...linearDivisions(context, "first"),
-    ];
+    const batchAxis = context.attributes.number("batch_axis");
+    const timeAxis = context.attributes.number("time_axis");
+    const cuts = context.input(0).shape.flatMap((_, dim) => {
+      if (dim === timeAxis) return [];
+      return along(context, { inputs: [dim, dim === batchAxis ? 0 : undefined], outputs: [dim] });
+    });
+    return [...cuts, ...linearDivisions(context, "first")];
   },
 };

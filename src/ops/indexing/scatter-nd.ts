@@ -6,13 +6,21 @@ import {
   flatIndices,
   gatherND,
   mul,
+  pad,
   reshape,
   scatterND as scatter,
+  slice,
   zerosLike,
 } from "../../functional/index.ts";
-import type { GradientContext, OperatorDefinition, Value } from "../../graph/index.ts";
+import type {
+  GradientContext,
+  LocalContext,
+  OperatorDefinition,
+  Value,
+} from "../../graph/index.ts";
 import { elementCount, sameShape } from "../../tensor/index.ts";
 import { along, divisionOf, sectionedDim } from "../divisions.ts";
+import { componentOf, orBehind, ownIndices, withComponent } from "./own-part.ts";
 import {
   checkIndices,
   checkReduction,
@@ -74,23 +82,27 @@ export const scatterND: OperatorDefinition = {
   inPlace: false,
   batch: { picks: (context) => picksTuples(context, 0) },
   divisions: (context) => {
-    const { shape } = context.input(0);
-    const tuples = context.input(1).shape;
+    const [shape, tuples] = [context.input(0).shape, context.input(1).shape];
     const depth = tuples.at(-1) as number;
-    const behind = tuples.length - 1 - depth;
     const reduction = context.attributes.string("reduction");
-    const parts = shape.flatMap((_, dim) =>
-      dim < depth ? [] : along(context, { inputs: [dim, undefined, dim + behind], outputs: [dim] }),
-    );
-    if (reduction !== "none" && reduction !== "add") return parts;
-    const terms = divisionOf(["partial", undefined, "partial"], ["partial"]);
-    if (reduction === "none") return [...parts, terms];
-    // The data are a term of the sum, like what each rank adds to them.
-    const added = tuples.slice(0, -1).flatMap((size, dim) => {
-      const on = sectionedDim(dim, size, [1], context.ranks);
-      return on === undefined ? [] : [divisionOf(["partial", on, on], ["partial"])];
+    const byData = shape.flatMap((size, dim) => {
+      const from = dim - depth + tuples.length - 1;
+      if (dim >= depth) return along(context, { inputs: [dim, undefined, from], outputs: [dim] });
+      const own = sectionedDim(dim, size, [1], context.ranks);
+      const local = (rank: LocalContext) => [ownScatter(rank, dim)];
+      return own ? [divisionOf([own, undefined, undefined], [own], local)] : [];
     });
-    return [...parts, terms, ...added];
+    const isLinear = reduction === "none" || reduction === "add";
+    // The data are a term of the sum, like what each rank adds to them.
+    const terms = tuples.slice(0, -1).flatMap((size, dim) => {
+      const added = sectionedDim(dim, size, [1], context.ranks);
+      return added ? [divisionOf(["partial", added, added], ["partial"])] : [];
+    });
+    return [
+      ...byData,
+      ...(isLinear ? [divisionOf(["partial", undefined, "partial"], ["partial"])] : []),
+      ...(reduction === "add" ? terms : []),
+    ];
   },
 };
 
@@ -107,4 +119,17 @@ function extremeGradient(context: GradientContext): (Value | undefined)[] {
   const count = add(kept, reshape(sumRows(reshape(written, rows), indices, places), x.shape));
   const share = div(context.gradient(0), count);
   return [mul(kept, share), undefined, mul(written, gatherND(share, tuples))];
+}
+
+/** This rank's part of a dim of the data, with what is written there. */
+function ownScatter(context: LocalContext, dim: number): Value {
+  const [data, tuples, updates] = [context.input(0), context.input(1), context.input(2)];
+  const places = data.shape[dim] as number;
+  const found = ownIndices(context, componentOf(tuples, dim), places);
+  // What belongs to others goes behind the part, and is left out.
+  const zeros = data.shape.map(() => 0);
+  const longer = pad(data, zeros, zeros.with(dim, 1));
+  const own = withComponent(tuples, dim, orBehind(found, places));
+  const [all] = context.again([longer, own, updates]) as readonly [Value];
+  return slice(all, [{ axis: dim, start: 0, end: places }]);
 }

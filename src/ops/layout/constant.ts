@@ -20,7 +20,7 @@ export const constant: OperatorDefinition = {
   gradient: { zero: "a constant" },
   flops: noFlops,
   inPlace: false,
-  divisions: { never: "a constant is there on every rank" },
+  divisions: { never: "it is a constant, which every rank has" },
 };
 
 function typeOfConstant({ attributes, fail }: InferContext): TensorType {

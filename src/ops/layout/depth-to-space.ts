@@ -1,6 +1,6 @@
 import { reshape, transpose } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
-import { along, linearDivisions } from "../divisions.ts";
+import { along, divisionOf, linearDivisions, sectionedDim } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 
 /** Channels become blocks of `blocksize` × `blocksize` pixels: (batch, channel, height, width). */
@@ -35,8 +35,19 @@ export const depthToSpace: OperatorDefinition = {
   flops: noFlops,
   moves: true,
   inPlace: false,
-  divisions: (context) => [
-    ...along(context, { inputs: [0], outputs: [0] }),
-    ...linearDivisions(context, "first"),
-  ],
+  divisions: (context) => {
+    const { shape } = context.input(0);
+    const block = context.attributes.number("blocksize");
+    const channels = (shape[1] as number) / block ** 2;
+    const made = sectionedDim(1, channels, [1], context.ranks);
+    // In mode DCR, the channels of each place in a block lie side by side.
+    const isSectioned = context.attributes.string("mode") === "DCR" && block > 1;
+    const sections = Array.from({ length: block ** 2 }, () => channels);
+    const read = isSectioned ? { shard: 1, sections } : { shard: 1 };
+    return [
+      ...[0, 2, 3].flatMap((dim) => along(context, { inputs: [dim], outputs: [dim] })),
+      ...(made ? [divisionOf([read], [made])] : []),
+      ...linearDivisions(context, "first"),
+    ];
+  },
 };

@@ -1,5 +1,7 @@
-import type { OperatorDefinition } from "../../graph/index.ts";
-import { dtypeFromOnnx } from "../../tensor/index.ts";
+import { add, cast, equal, mul, range, reshape } from "../../functional/index.ts";
+import type { LocalContext, OperatorDefinition, Value } from "../../graph/index.ts";
+import { dtypeFromOnnx, type TensorType } from "../../tensor/index.ts";
+import { divisionOf, sectionedDim } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 
 /**
@@ -26,5 +28,22 @@ export const eyeLike: OperatorDefinition = {
   gradient: { zero: "does not depend on the elements" },
   flops: noFlops,
   inPlace: false,
-  divisions: { never: "its ones lie along one diagonal" },
+  divisions: (context) => {
+    const { shape } = context.input(0);
+    const diagonal = context.attributes.number("k");
+    return shape.flatMap((size, dim) => {
+      const own = sectionedDim(dim, size, [1], context.ranks);
+      return own ? [divisionOf([own], [own], (rank) => [ownOnes(rank, dim, diagonal)])] : [];
+    });
+  },
 };
+
+/** The ones in a rank's part of the rows (dim 0) or columns (dim 1). */
+function ownOnes({ builder, outputs, place }: LocalContext, cut: number, diagonal: number): Value {
+  const { dtype, shape } = outputs[0] as TensorType;
+  const [rows, columns] = shape.map((size, dim) => {
+    const numbers = range(builder, "int64", 0, size);
+    return dim === cut ? add(numbers, mul(place(), size)) : numbers;
+  }) as [Value, Value];
+  return cast(equal(columns, reshape(add(rows, diagonal), [rows.shape[0] as number, 1])), dtype);
+}

@@ -15,5 +15,5 @@ export const nonZero: OperatorDefinition = {
   gradient: { zero: "positions are integers" },
   flops: noFlops,
   inPlace: false,
-  divisions: { never: "how many it finds depends on all elements" },
+  divisions: { never: "the size of its result depends on the data" },
 };

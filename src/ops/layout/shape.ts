@@ -1,4 +1,5 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
+import { along } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 
 /** The sizes of the dims from `start` to `end`, as int64. */
@@ -23,5 +24,17 @@ export const shapeOf: OperatorDefinition = {
   gradient: { zero: "a shape does not depend on the elements" },
   flops: noFlops,
   inPlace: false,
-  divisions: { never: "shapes are static, and a few numbers" },
+  // A rank's part has other sizes, but those of the whole are known.
+  divisions: (context) => {
+    const { shape } = context.input(0);
+    const end = context.attributes.has("end") ? context.attributes.number("end") : shape.length;
+    const sizes = shape.slice(context.attributes.number("start"), end);
+    return shape.flatMap((_, dim) =>
+      along(context, {
+        inputs: [dim],
+        outputs: [undefined],
+        local: ({ builder }) => [builder.ints(sizes)],
+      }),
+    );
+  },
 };

@@ -1,4 +1,6 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
+import { elementCount } from "../../tensor/index.ts";
+import { along } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 
 /** The number of elements, as int64. */
@@ -11,5 +13,14 @@ export const sizeOf: OperatorDefinition = {
   gradient: { zero: "a size does not depend on the elements" },
   flops: noFlops,
   inPlace: false,
-  divisions: { never: "sizes are static, and one number" },
+  divisions: (context) => {
+    const { shape } = context.input(0);
+    return shape.flatMap((_, dim) =>
+      along(context, {
+        inputs: [dim],
+        outputs: [undefined],
+        local: ({ builder }) => [builder.scalar("int64", elementCount(shape))],
+      }),
+    );
+  },
 };

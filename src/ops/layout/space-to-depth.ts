@@ -1,5 +1,5 @@
 import type { OperatorDefinition } from "../../graph/index.ts";
-import { along, linearDivisions } from "../divisions.ts";
+import { along, divisionOf, linearDivisions, sectionedDim } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 
 /** Blocks of `blocksize` × `blocksize` pixels become channels: (batch, channel, height, width). */
@@ -24,8 +24,17 @@ export const spaceToDepth: OperatorDefinition = {
   flops: noFlops,
   moves: true,
   inPlace: false,
-  divisions: (context) => [
-    ...along(context, { inputs: [0], outputs: [0] }),
-    ...linearDivisions(context, "first"),
-  ],
+  divisions: (context) => {
+    const { shape } = context.input(0);
+    const block = context.attributes.number("blocksize");
+    const channels = shape[1] as number;
+    const read = sectionedDim(1, channels, [1], context.ranks);
+    const sections = Array.from({ length: block ** 2 }, () => channels);
+    const made = block > 1 ? { shard: 1, sections } : { shard: 1 };
+    return [
+      ...[0, 2, 3].flatMap((dim) => along(context, { inputs: [dim], outputs: [dim] })),
+      ...(read ? [divisionOf([read], [made])] : []),
+      ...linearDivisions(context, "first"),
+    ];
+  },
 };

@@ -1,7 +1,10 @@
 import { reduceSum, reshape } from "../../functional/index.ts";
-import type { Division, OperatorDefinition } from "../../graph/index.ts";
+import type { Division, LocalContext, OperatorDefinition } from "../../graph/index.ts";
 import { along, divisionOf, linearDivisions, sectionedDim } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
+
+/** Dims that are repeated more often than this are not cut into sections. */
+const MOST_SECTIONS = 64;
 
 /** The input repeated along each dim as often as input 1 says. */
 export const tile: OperatorDefinition = {
@@ -38,20 +41,20 @@ export const tile: OperatorDefinition = {
   divisions: (context) => {
     const { shape } = context.input(0);
     const repeats = context.constantNumbers(1);
-    const repeated = (dim: number): Division[] => {
-      const on = sectionedDim(dim, shape[dim] as number, [1], context.ranks);
+    const cuts = shape.flatMap((size, dim): Division[] => {
       const count = repeats[dim] as number;
-      if (on === undefined || count === 0) return [];
-      const sections = new Array<number>(count).fill(shape[dim] as number);
-      return [divisionOf([on, undefined], [{ shard: dim, sections }])];
-    };
-    return [
-      ...shape.flatMap((_, dim) =>
-        repeats[dim] === 1
-          ? along(context, { inputs: [dim, undefined], outputs: [dim] })
-          : repeated(dim),
-      ),
-      ...linearDivisions(context, "first"),
-    ];
+      if (count === 1) return along(context, { inputs: [dim, undefined], outputs: [dim] });
+      const own = sectionedDim(dim, size, [1], context.ranks);
+      const sections = Array.from({ length: count }, () => size);
+      const isShort = count > 0 && count <= MOST_SECTIONS;
+      const repeated =
+        own && isShort ? [divisionOf([own, undefined], [{ shard: dim, sections }])] : [];
+      if (size === 0 || count === 0 || count % context.ranks !== 0) return repeated;
+      const fewer = repeats.with(dim, count / context.ranks);
+      const local = ({ input, builder, again }: LocalContext) =>
+        again([input(0), builder.ints(fewer)]);
+      return [...repeated, divisionOf([undefined, undefined], [{ shard: dim }], local)];
+    });
+    return [...cuts, ...linearDivisions(context, "first")];
   },
 };

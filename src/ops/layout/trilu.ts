@@ -1,5 +1,6 @@
-import type { OperatorDefinition } from "../../graph/index.ts";
-import { exceptAlong, linearDivisions } from "../divisions.ts";
+import { add, mul } from "../../functional/index.ts";
+import type { LocalContext, OperatorDefinition, Value } from "../../graph/index.ts";
+import { divisionOf, exceptAlong, linearDivisions, sectionedDim } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 
 /**
@@ -22,10 +23,23 @@ export const trilu: OperatorDefinition = {
   flops: noFlops,
   inPlace: false,
   divisions: (context) => {
-    const { length } = context.input(0).shape;
-    return [
-      ...exceptAlong(context, [length - 2, length - 1]),
-      ...linearDivisions(context, "first"),
-    ];
+    const { shape } = context.input(0);
+    const others = context.inputs.slice(1).map(() => undefined);
+    const [row, column] = [shape.length - 2, shape.length - 1];
+    const cuts = [row, column].flatMap((dim) => {
+      const own = sectionedDim(dim, shape[dim] as number, [1], context.ranks);
+      if (own === undefined) return [];
+      const local = (rank: LocalContext) => rank.again([rank.input(0), ownDiagonal(rank, dim)]);
+      return [divisionOf([own, ...others], [own], local)];
+    });
+    return [...exceptAlong(context, [row, column]), ...cuts, ...linearDivisions(context, "first")];
   },
 };
+
+/** The diagonal as it is counted in a rank's part of the rows or columns. */
+function ownDiagonal({ input, inputs, place }: LocalContext, dim: number): Value {
+  const { shape } = input(0);
+  const first = mul(place(), shape[dim] as number);
+  const shift = dim === shape.length - 2 ? first : mul(first, -1);
+  return inputs[1] === undefined ? shift : add(inputs[1], shift);
+}
