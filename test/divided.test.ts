@@ -172,7 +172,7 @@ const SETTINGS: readonly Setting[] = [
 ];
 
 for (const [name, definition] of Object.entries(MODELS)) {
-  for (const setting of SETTINGS) {
+  for (const setting of definition === GPT ? SETTINGS : SETTINGS.slice(0, 1)) {
     test(`${name} trains on ${JSON.stringify(setting)} as one process does`, async () => {
       const [first] = await compare(definition, setting);
       assert.ok((first?.trainer.plan.divided?.tensors.size ?? 0) > 10, "tensors are divided");

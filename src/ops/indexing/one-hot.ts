@@ -2,7 +2,6 @@ import { cast, concat, mul, reduceSum, reshape, sub } from "../../functional/ind
 import type {
   GradientContext,
   InferContext,
-  LocalContext,
   OperatorDefinition,
   Value,
 } from "../../graph/index.ts";
@@ -60,14 +59,6 @@ export const oneHot: OperatorDefinition = {
     ];
   },
 };
-
-/** The positions of a rank along the new dim. An index behind the last one is none of them. */
-function ownFlags(context: LocalContext, axis: number): Value {
-  const depth = context.outputs[0]?.shape[axis] as number;
-  const at = orBehind(ownIndices(context, context.input(0), depth), depth);
-  const own = tensorFrom(context.input(1).dtype, context.input(1).shape, [depth]);
-  return context.again([at, context.builder.constant(own), context.input(2)])[0] as Value;
-}
 
 function newDim(context: InferContext, { length }: readonly number[]): number {
   const axis = context.attributes.number("axis");
