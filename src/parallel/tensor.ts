@@ -10,6 +10,7 @@ import { type AxisPlacement, axisOf, isShard, type Placement } from "../mesh/ind
 import { type DividedOver, sectionedDim } from "../ops/index.ts";
 import {
   type ComputeTask,
+  forwardNodes,
   GRADIENT,
   isOfKind,
   isPiece,
@@ -92,7 +93,11 @@ function divided(step: StepGraph, pass: ComputeTask, of: Over): Divided {
   const key = JSON.stringify([hashGraph(graph), graph.inputs, graph.outputs, of]);
   const found = known.get(key);
   if (found !== undefined) return found;
-  const { division } = solve(graph, optionsOf(step, pass, graph, of));
+  const options = optionsOf(step, pass, graph, of);
+  const solutions = tiedChoices(step, pass, graph, options).map((own) => solve(graph, own));
+  const { division } = solutions.reduce((best, other) =>
+    other.seconds < best.seconds ? other : best,
+  );
   const own = { graph: localize(graph, division), inputs: division.inputs };
   if (known.size >= MOST_KNOWN) known.delete(known.keys().next().value as string);
   known.set(key, own);
@@ -124,6 +129,36 @@ function optionsOf(
     }),
   );
   return { over, inputs, outputs, speed };
+}
+
+/** More ways to hold tied parameters than this are not tried. */
+const MOST_TRIED = 6;
+
+/**
+ * What is read at two distant places of the forward pass, such as an embedding that is the head, too:
+ * a search that goes from place to place would forget how it is held. So each way is tried.
+ */
+function tiedChoices(
+  step: StepGraph,
+  pass: ComputeTask,
+  graph: Graph,
+  options: SolveOptions,
+): SolveOptions[] {
+  const forward = forwardNodes(step, pass);
+  const isTied = (name: string) => forward.filter(({ inputs }) => inputs.includes(name)).length > 1;
+  const tied = graph.inputs.filter(
+    (name) => (options.inputs.get(name)?.length ?? 0) > 2 && isTied(name),
+  );
+  return tied.reduce<SolveOptions[]>(
+    (all, name) => {
+      const choices = options.inputs.get(name) ?? [];
+      if (all.length * choices.length > MOST_TRIED) return all;
+      return all.flatMap((own) =>
+        choices.map((choice) => ({ ...own, inputs: new Map(own.inputs).set(name, [choice]) })),
+      );
+    },
+    [options],
+  );
 }
 
 /** The value of the step that an input of the pass stands for. */
