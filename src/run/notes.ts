@@ -10,9 +10,28 @@ export function notesOf(session: Session): string[] {
   return [
     ...model.notes,
     ...(exporting === undefined ? [] : exportNotes(exporting)),
+    ...wholeNote(session),
     ...diskNote(session),
     ...idleNote(session),
     ...validationNote(session),
+  ];
+}
+
+/** More names than this are not listed. */
+const MOST_NAMES = 6;
+
+/** Which matrices every worker holds, although workers divide the model. */
+function wholeNote({ model, trainer }: Session): string[] {
+  const { divided } = trainer.plan;
+  if (divided === undefined) return [];
+  const matrices = model.parameters.filter(({ type: { shape } }) => shape.length > 1);
+  const whole = matrices.filter(({ name }) => !divided.tensors.has(name));
+  if (whole.length === 0) return [];
+  const names = whole.map(({ name, type: { shape } }) => `${name} (${shape.join(" × ")})`);
+  const others = whole.length - MOST_NAMES;
+  const more = others > 0 ? ` and ${others} more` : "";
+  return [
+    `Every worker holds all of ${names.slice(0, MOST_NAMES).join(", ")}${more}: no dim of ${whole.length === 1 ? "it" : "these"} divides evenly among the workers, or the optimizer updates whole matrices. The other ${matrices.length - whole.length} of ${matrices.length} matrices are divided.`,
   ];
 }
 
