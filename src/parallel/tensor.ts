@@ -4,7 +4,7 @@
  * follows from what each operator says of itself and from costs (`sharding/`). For a transformer it
  * finds what Shoeybi et al., "Megatron-LM", 2019, wrote by hand.
  */
-import { LockstepError } from "../errors.ts";
+import { assert, LockstepError } from "../errors.ts";
 import { type Graph, hashGraph, typeOf } from "../graph/index.ts";
 import { type AxisPlacement, axisOf, isShard, type Placement } from "../mesh/index.ts";
 import { type DividedOver, sectionedDim } from "../ops/index.ts";
@@ -14,22 +14,24 @@ import {
   GRADIENT,
   isOfKind,
   isPiece,
+  MEMORY_SPEED,
   type StepGraph,
   type StepValue,
   valueName,
   valueOf,
 } from "../plan/index.ts";
 import { byteLength, sameShape, type TensorType } from "../tensor/index.ts";
+import { DEFAULT_FLOPS } from "./cost.ts";
 import type { RankSpeed } from "./sharding/costs.ts";
 import { localize } from "./sharding/localize.ts";
 import { proportionsIn } from "./sharding/proportions.ts";
 import { type Choice, type SolveOptions, solve } from "./sharding/solve.ts";
 import type { Strategy } from "./strategy.ts";
 
-/** What a rank is taken to do, where nothing was measured. */
+/** What a rank is taken to do, where nothing was measured; an exchange was (docs/lab.md). */
 const SPEED: RankSpeed = {
-  flopsPerSecond: 5e10,
-  bytesPerSecond: 1e10,
+  flopsPerSecond: DEFAULT_FLOPS,
+  bytesPerSecond: MEMORY_SPEED,
   link: { latency: 8e-4, bytesPerSecond: 8e9 },
 };
 
@@ -90,10 +92,11 @@ const MOST_KNOWN = 8;
 
 function divided(step: StepGraph, pass: ComputeTask, of: Over): Divided {
   const graph = step.graphs.get(pass.graph) as Graph;
-  const key = JSON.stringify([hashGraph(graph), graph.inputs, graph.outputs, of]);
+  const options = optionsOf(step, pass, graph, of);
+  const wishes = [[...options.inputs], [...options.outputs]];
+  const key = JSON.stringify([hashGraph(graph), wishes, of]);
   const found = known.get(key);
   if (found !== undefined) return found;
-  const options = optionsOf(step, pass, graph, of);
   const solutions = tiedChoices(step, pass, graph, options).map((own) => solve(graph, own));
   const { division } = solutions.reduce((best, other) =>
     other.seconds < best.seconds ? other : best,
@@ -151,14 +154,18 @@ function tiedChoices(
   );
   return tied.reduce<SolveOptions[]>(
     (all, name) => {
-      const choices = options.inputs.get(name) ?? [];
-      if (all.length * choices.length > MOST_TRIED) return all;
+      const choices = (options.inputs.get(name) ?? []).filter(({ on }) => isOneSection(on));
+      if (choices.length === 0 || all.length * choices.length > MOST_TRIED) return all;
       return all.flatMap((own) =>
         choices.map((choice) => ({ ...own, inputs: new Map(own.inputs).set(name, [choice]) })),
       );
     },
     [options],
   );
+}
+
+function isOneSection(on: AxisPlacement | undefined): boolean {
+  return isShard(on) && on.sections === undefined;
 }
 
 /** The value of the step that an input of the pass stands for. */
@@ -209,7 +216,10 @@ function placedValues(
       const owner = value.role === "slot" ? ofSlots.get(value.of) : owners.get(value.of);
       const on = owner && placementOf(owner.of);
       if (owner === undefined || !isShard(on)) return [name, value];
-      if (!sameShape(owner.type.shape, value.type.shape)) return [name, value];
+      assert(
+        sameShape(owner.type.shape, value.type.shape),
+        `"${name}" is divided as its parameter`,
+      );
       const placement: Placement = { ...value.placement, [axis]: on };
       return [name, { ...value, placement }];
     }),
