@@ -262,6 +262,11 @@ const CASES: readonly DivisionCase[] = [
   { op: "CastLike", inputs: [drawn([6, 12]), drawn([1])] },
   { op: "ArgMax", attributes: { axis: 1, keepdims: 0 }, inputs: [drawn([6, 5, 12])] },
   { op: "ArgMin", attributes: { axis: -1 }, inputs: [drawn([6, 12])] },
+  {
+    op: "ReduceMean",
+    inputs: [tensorFrom("int64", [6, 2], [1, 4, 0, 3, -2, 9, 7, 5, 3, 2, 1, 1]), ints(0)],
+  },
+  { op: "Dropout", inputs: [drawn([6, 12])], outputs: 2 },
   { op: "ReduceMin", inputs: [drawn([6, 12]), ints(1)] },
   { op: "ReduceL1", inputs: [drawn([6, 12]), ints(1)] },
   { op: "ReduceL2", inputs: [drawn([6, 12]), ints(1)] },

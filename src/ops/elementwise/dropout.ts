@@ -1,6 +1,7 @@
 import { LockstepError } from "../../errors.ts";
 import { cast, mul } from "../../functional/index.ts";
 import type { GradientContext, OperatorDefinition } from "../../graph/index.ts";
+import { exceptAlong } from "../divisions.ts";
 import { flopsPerElement } from "../shared.ts";
 import { numberType } from "./shared.ts";
 
@@ -29,7 +30,12 @@ export const dropout: OperatorDefinition = {
   },
   flops: flopsPerElement(),
   inPlace: false,
-  divisions: { never: "it draws numbers by their places in the whole tensor" },
+  // In training it draws numbers by their places in the whole tensor.
+  divisions: (context) => {
+    const mode = context.inputs[2] === undefined ? "off" : context.constant(2);
+    const isOff = mode === "off" || mode?.bytes[0] === 0;
+    return isOff ? exceptAlong(context, []) : [];
+  },
 };
 
 function isTraining(context: GradientContext): boolean {

@@ -11,4 +11,5 @@ export const reduceL1 = reduction({
   flops: 2,
   idempotent: false,
   batch: { reduces: "sum" },
+  ofParts: { hold: "partial" },
 });

@@ -17,6 +17,7 @@ export const reduceMean = reduction({
   batch: { reduces: "mean", sumOf: "ReduceSum", linear: "first" },
   ofParts: {
     hold: "partial",
+    floatsOnly: true,
     // The mean of a part of the elements counts for as much as all ranks are.
     local: ({ inputs, ranks, again }) => [mul(again(inputs)[0] as Value, 1 / ranks)],
   },

@@ -8,4 +8,5 @@ export const reduceSumSquare = reduction({
   flops: 2,
   idempotent: false,
   batch: { reduces: "sum" },
+  ofParts: { hold: "partial" },
 });

@@ -13,6 +13,7 @@ import type {
 import {
   type DType,
   elementCount,
+  isFloat,
   normalizeDim,
   type Shape,
   type TensorType,
@@ -45,6 +46,8 @@ export interface Reduction {
     readonly hold: "partial" | "partial max";
     /** What a rank makes of its parts. Default: the operator itself. */
     readonly local?: Division["local"];
+    /** Whether it is wrong for integers, because these are rounded. Default: false. */
+    readonly floatsOnly?: boolean;
   };
 }
 
@@ -69,14 +72,15 @@ export function reduction(of: Reduction): OperatorDefinition {
     inPlace: false,
     within: "axes",
     divisions: (context) => {
-      const { shape } = context.input(0);
+      const { dtype, shape } = context.input(0);
       const reduced = reducedIn(context);
       const keeps = context.attributes.number("keepdims") === 1;
       const others = context.inputs.slice(1).map(() => undefined);
       return shape.flatMap((_, dim) => {
         if (reduced.has(dim)) {
           if (ofParts === undefined) return [];
-          const { hold, local } = ofParts;
+          const { hold, local, floatsOnly = false } = ofParts;
+          if (floatsOnly && !isFloat(dtype)) return [];
           return along(context, { inputs: [dim, ...others], outputs: [hold], local });
         }
         const before = [...reduced].filter((other) => other < dim).length;

@@ -44,6 +44,8 @@ export const col2Im: OperatorDefinition = {
   inPlace: false,
   divisions: (context) => [
     ...along(context, { inputs: [0, undefined, undefined], outputs: [0] }),
+    // Channels: the rows of one channel lie together.
+    ...along(context, { inputs: [1, undefined, undefined], outputs: [1] }),
     ...linearDivisions(context, "first"),
   ],
 };

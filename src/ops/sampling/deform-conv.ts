@@ -50,11 +50,16 @@ export const deformConv: OperatorDefinition = {
   inPlace: false,
   divisions: (context) => {
     // Samples: of the image, of the offsets, and of the mask.
-    const dims = [0, undefined, 0, undefined, 0];
-    return along(context, {
-      inputs: context.inputs.map((type, index) => (type === undefined ? undefined : dims[index])),
-      outputs: [0],
-    });
+    const samples = [0, undefined, 0, undefined, 0];
+    // Channels of the result: of the kernel, and of the bias.
+    const channels = [undefined, 0, undefined, 0, undefined];
+    const cut = (dims: readonly (number | undefined)[], to: number) =>
+      along(context, {
+        inputs: context.inputs.map((type, index) => (type === undefined ? undefined : dims[index])),
+        outputs: [to],
+      });
+    const isGrouped = context.attributes.number("group") > 1;
+    return [...cut(samples, 0), ...(isGrouped ? [] : cut(channels, 1))];
   },
 };
 
