@@ -1,7 +1,7 @@
 /** The divisions that a transformer is made of. Each family checks those of its other operators. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { checkDivisions, type DivisionCase } from "../../test/support/division-check.ts";
+import { type DivisionCase, divisionTrials } from "../../test/support/division-check.ts";
 import { drawn } from "../../test/support/random.ts";
 import { tensorFrom } from "../tensor/index.ts";
 import { collective } from "./collective/index.ts";
@@ -13,21 +13,11 @@ import { linear } from "./linear/index.ts";
 import { normalization } from "./normalization/index.ts";
 import { operators } from "./table.ts";
 
-/** Operators that a case of this file has tried with more than one division. */
-const tried = new Set<string>();
+const { onTwo, tried } = divisionTrials();
 
 const ints = (...numbers: number[]) => {
   return { constant: tensorFrom("int64", [numbers.length], numbers) };
 };
-
-/** The divisions on two ranks, without the operator's name. */
-function onTwo(given: DivisionCase): string[] {
-  const texts = checkDivisions({ ...given, ranks: [2, 3] });
-  const prefix = `${given.op} on 2 ranks: `;
-  const own = texts.flatMap((text) => (text.startsWith(prefix) ? [text.slice(prefix.length)] : []));
-  if (own.length > 1) tried.add(given.op);
-  return own;
-}
 
 test("Gemm is divided by rows, columns or terms, to which its bias is added once", () => {
   const found = onTwo({ op: "Gemm", inputs: [drawn([6, 12]), drawn([12, 18]), drawn([18])] });

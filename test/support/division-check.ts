@@ -48,6 +48,23 @@ export function checkDivisions(given: DivisionCase): string[] {
   });
 }
 
+/** Checks divisions, and remembers which operators had one beside that of the whole. */
+export function divisionTrials() {
+  const tried = new Set<string>();
+  return {
+    tried,
+    /** The divisions on two ranks, without the operator's name. */
+    onTwo(given: DivisionCase): string[] {
+      const prefix = `${given.op} on 2 ranks: `;
+      const found = checkDivisions({ ...given, ranks: [2, 3] }).flatMap((text) =>
+        text.startsWith(prefix) ? [text.slice(prefix.length)] : [],
+      );
+      if (found.length > 1) tried.add(given.op);
+      return found;
+    },
+  };
+}
+
 export function formatDivision({ inputs, outputs }: Division): string {
   const format = (on: AxisPlacement | undefined) => {
     if (!isShard(on)) return on ?? "whole";

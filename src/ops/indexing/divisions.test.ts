@@ -1,21 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { checkDivisions, type DivisionCase } from "../../../test/support/division-check.ts";
+import { divisionTrials } from "../../../test/support/division-check.ts";
 import { drawn } from "../../../test/support/random.ts";
 import { type Tensor, tensorFrom } from "../../tensor/index.ts";
 import { indexing } from "./index.ts";
 
-const tried = new Set<string>();
-
-/** The divisions on two ranks, without the operator's name. Those on three are checked, too. */
-function onTwo(given: DivisionCase): string[] {
-  const prefix = `${given.op} on 2 ranks: `;
-  const found = checkDivisions(given).flatMap((text) =>
-    text.startsWith(prefix) ? [text.slice(prefix.length)] : [],
-  );
-  if (found.length > 1) tried.add(given.op);
-  return found;
-}
+const { onTwo, tried } = divisionTrials();
 
 function ids(shape: number[], places: number, step = 5): Tensor {
   const count = shape.reduce((product, size) => product * size, 1);

@@ -1,21 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { checkDivisions, type DivisionCase } from "../../../test/support/division-check.ts";
+import { divisionTrials } from "../../../test/support/division-check.ts";
 import { drawn } from "../../../test/support/random.ts";
 import { tensorFrom } from "../../tensor/index.ts";
 import { layout } from "./index.ts";
 
-const tried = new Set<string>();
-
-/** The divisions on two ranks, without the operator's name. Those on three are checked, too. */
-function onTwo(given: DivisionCase): string[] {
-  const prefix = `${given.op} on 2 ranks: `;
-  const found = checkDivisions(given).flatMap((text) =>
-    text.startsWith(prefix) ? [text.slice(prefix.length)] : [],
-  );
-  if (found.length > 1) tried.add(given.op);
-  return found;
-}
+const { onTwo, tried } = divisionTrials();
 
 const constant = (...numbers: number[]) => ({
   constant: tensorFrom("int64", [numbers.length], numbers),
