@@ -140,10 +140,11 @@ test(
     const files = runFiles({
       ...FLIPPED,
       // The bit flips between a commit and the validation that follows.
-      evaluate: "{ every: 1, samples: 256 }",
+      evaluate: "{ every: 1, samples: 1024 }",
       checkpointEvery: "4",
     });
-    const flip = { step: 10, worker: 1, kind: "bit-flip", seconds: 0 };
+    // The leader tells the step once it has summed its own state; another worker may be about to.
+    const flip = { step: 10, worker: 0, kind: "bit-flip", seconds: 0 };
     return withFolder({ ...files, "faults.jsonl": `${JSON.stringify(flip)}\n` }, async (cwd) => {
       const words = ["run.ts", "--threads", "1"];
       const chaos = ["--workers", "2", "--zero", "3", "--replay", "faults.jsonl"];
