@@ -1,12 +1,12 @@
 /**
  * Two workers that divide a model, against two that share its samples, and against PyTorch's tensor
- * parallelism over Gloo.
+ * parallelism and pipeline over Gloo.
  */
 import { execFile } from "node:child_process";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { type GptSizes, torchTensor } from "./peers.ts";
+import { type GptSizes, torchPipeline, torchTensor } from "./peers.ts";
 import { type Benchmark, compared, median, type Row } from "./report.ts";
 import { ratioOf, takeTurns } from "./rounds.ts";
 import type { ScalingMeasurement, ScalingRequest } from "./scaling-child.ts";
@@ -41,57 +41,88 @@ export const parallel: Benchmark = {
   },
 };
 
+interface Measured {
+  readonly speed: number;
+  readonly waiting: number;
+}
+
+/** How two workers divide a model, and against what that is measured. */
+const WAYS = [
+  {
+    name: "tensor=2",
+    request: { parallel: { tensor: 2 } },
+    least: 0.85,
+    peer: "PyTorch parallelize_module with Gloo",
+    torch: torchTensor,
+    waits: "in exchanges and other collectives",
+  },
+  {
+    name: "pipeline=2",
+    request: { parallel: { pipeline: 2 } },
+    least: 0.9,
+    peer: "PyTorch pipelining, 1F1B with Gloo",
+    torch: torchPipeline,
+    waits: "waiting for the other stage, and in collectives",
+  },
+] as const;
+const FORMER = { parallel: { pipeline: 2 }, timetable: "1f1b" } as const;
+
 async function measure(
   name: string,
   sizes: GptSizes,
 ): Promise<{ readonly rows: Row[]; readonly missing: readonly string[] }> {
   const tokens = sizes.batch * sizes.context;
-  const speed = async (axes: ScalingRequest["parallel"]) => {
-    const { seconds, waiting } = await workers(sizes, axes);
+  const speed = async (request: Request): Promise<Measured> => {
+    const { seconds, waiting } = await workers(sizes, request);
     return { speed: tokens / seconds, waiting };
   };
-  const { tensor, data, torch } = await takeTurns(
-    {
-      tensor: () => speed({ tensor: 2 }),
-      data: () => speed({ data: 2 }),
-      torch: () => torchTensor(root, { sizes, threads: 1, repeats: REPEATS, workers: 2 }),
-    },
-    ROUNDS,
-  );
-  const own = tensor.map((found) => found.speed);
-  const beside = (peer: string, values: readonly number[], least: number) =>
+  const peers = { sizes, threads: 1, repeats: REPEATS, workers: 2, microBatches: MICRO_BATCHES };
+  const measures: Record<string, () => Promise<Measured | undefined>> = {
+    data: () => speed({ parallel: { data: 2 } }),
+    former: () => speed(FORMER),
+  };
+  for (const { name: way, request, peer, torch } of WAYS) {
+    measures[way] = () => speed(request);
+    measures[peer] = async () => {
+      const found = torch(root, peers);
+      return found === undefined ? undefined : { speed: found, waiting: 0 };
+    };
+  }
+  const found = await takeTurns<Record<string, Measured>>(measures, ROUNDS);
+  const speeds = (of: string) => (found[of] ?? []).map((one) => one.speed);
+  const against = (way: string, peer: string, others: readonly number[], least: number) =>
     compared(
       {
-        case: `${name}: tensor=2, 2 workers of 1 thread`,
-        value: median(own),
+        case: `${name}: ${way}, 2 workers of 1 thread`,
+        value: median(speeds(way)),
         unit: "tokens/s",
         peer,
-        peerValue: median(values),
-        ratio: ratioOf(own, values),
+        peerValue: median(others),
+        ratio: ratioOf(speeds(way), others),
         goal: `at least ${least}x`,
       },
       least,
     );
-  const rows = [
-    beside(
-      "data=2",
-      data.map((found) => found.speed),
-      0.85,
-    ),
+  const missing = WAYS.filter(({ peer }) => speeds(peer).length < ROUNDS);
+  const rows = WAYS.flatMap(({ name: way, least, peer, waits }): Row[] => [
+    against(way, "data=2", speeds("data"), least),
+    ...(speeds(peer).length < ROUNDS ? [] : [against(way, peer, speeds(peer), 1)]),
     {
-      case: `${name}: in exchanges and other collectives`,
-      value: 100 * median(tensor.map(({ waiting }) => waiting)),
+      case: `${name}: ${way}, ${waits}`,
+      value: 100 * median((found[way] ?? []).map((one) => one.waiting)),
       unit: "% of a step",
     },
-  ];
-  if (torch.length < ROUNDS) return { rows, missing: ["PyTorch (LOCKSTEP_PYTHON)"] };
-  return { rows: [...rows, beside("PyTorch parallelize_module with Gloo", torch, 1)], missing: [] };
+  ]);
+  const zeroBubble = against("pipeline=2", "pipeline=2 by 1F1B", speeds("former"), 1);
+  return {
+    rows: [...rows, zeroBubble],
+    missing: missing.map(({ peer }) => `${peer} (LOCKSTEP_PYTHON)`),
+  };
 }
 
-async function workers(
-  sizes: GptSizes,
-  axes: ScalingRequest["parallel"],
-): Promise<ScalingMeasurement> {
+type Request = Pick<ScalingRequest, "parallel" | "timetable">;
+
+async function workers(sizes: GptSizes, request: Request): Promise<ScalingMeasurement> {
   const name = `lockstep-bench-${process.pid}-${Date.now()}`;
   const found = await Promise.all(
     [0, 1].map((rank) =>
@@ -100,7 +131,7 @@ async function workers(
         microBatches: MICRO_BATCHES,
         repeats: REPEATS,
         threads: 1,
-        parallel: axes,
+        ...request,
         group: { name, rank, size: 2 },
       }),
     ),

@@ -105,6 +105,18 @@ export function torchTensor(
   return tokensPerSecond(PYTHON, [script], env);
 }
 
+/** Measures whole steps of PyTorch's pipeline (`Schedule1F1B`) over Gloo, in tokens/s. */
+export function torchPipeline(
+  root: string,
+  options: PeerOptions & { readonly workers: number; readonly microBatches: number },
+): number | undefined {
+  const { sizes, threads, repeats, workers, microBatches } = options;
+  const script = join(root, "benchmarks/peers/gpt_pipeline.py");
+  if (!existsSync(PYTHON)) return undefined;
+  const env = sizesAsEnvironment(sizes, threads, repeats);
+  return tokensPerSecond(PYTHON, [script], { ...env, W: String(workers), M: String(microBatches) });
+}
+
 export interface LstmSizes {
   readonly hidden: number;
   readonly context: number;

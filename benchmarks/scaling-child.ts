@@ -22,6 +22,7 @@ export interface ScalingRequest {
   readonly bucketBytes?: number;
   /** How workers share a step. Default: as they choose. */
   readonly parallel?: TrainerOptions["parallel"];
+  readonly timetable?: TrainerOptions["timetable"];
   /**
    * The group of the worker: over TCP if it has addresses, else over shared memory. Undefined for a
    * worker alone.
@@ -38,8 +39,8 @@ export interface ScalingMeasurement {
   /** The median seconds of one step of the whole batch. */
   readonly seconds: number;
   /**
-   * The seconds in collectives, of all steps together. They include waits for slower workers, and
-   * no sums.
+   * The part of the time of all steps that passes in collectives and in waits for other stages.
+   * Collectives include waits for slower workers, and no sums.
    */
   readonly waiting: number;
 }
@@ -48,7 +49,7 @@ console.log(JSON.stringify(await measure(JSON.parse(process.argv[2] ?? "{}") as 
 
 async function measure(request: ScalingRequest): Promise<ScalingMeasurement> {
   const { sizes, microBatches, threads, repeats, warm = 2 } = request;
-  const { reproducible, bucketBytes, parallel } = request;
+  const { reproducible, bucketBytes, parallel, timetable } = request;
   const engine = createOrtEngine({ threads });
   const clock = { milliseconds: 0 };
   const group = request.group && timed(await join(engine, request.group), clock);
@@ -59,6 +60,7 @@ async function measure(request: ScalingRequest): Promise<ScalingMeasurement> {
     reproducible,
     bucketBytes,
     parallel,
+    timetable,
   });
   await timeSteps(trainer, sizes, warm);
   clock.milliseconds = 0;
@@ -98,7 +100,9 @@ function timed(group: Group, clock: { milliseconds: number }): Group {
     clock.milliseconds += performance.now() - start;
   };
   const prepare = group.prepare.bind(group);
-  group.barrier = measured(group.barrier.bind(group));
+  const [barrier, signal] = [group.barrier.bind(group), group.signal.bind(group)];
+  group.barrier = measured(barrier);
+  group.signal = (tells, awaits) => measured(() => signal(tells, awaits))();
   group.prepare = (...given) => {
     const prepared = prepare(...given);
     return { ...prepared, run: measured(() => prepared.run()) };

@@ -1,14 +1,26 @@
 /** Options that several commands have. */
 import { type Command, Option } from "commander";
+import { DEFAULT_SCHEDULE, SCHEDULES } from "../plan/index.ts";
 import { CHANGEABLE } from "../run/index.ts";
-import { again, changes, offload, parallel, part, place, whole, yesOrNo, zero } from "./values.ts";
+import {
+  again,
+  changes,
+  offload,
+  parallel,
+  part,
+  place,
+  timetable,
+  whole,
+  yesOrNo,
+  zero,
+} from "./values.ts";
 
 /** How workers share a step. */
 export function withSharing(command: Command): Command {
   const options = [
     new Option(
       "--parallel <axes>",
-      "how workers share a step, as in data=2,shard=4: data holds the whole model, shard shares out its state, tensor divides its matrices (default: by predicted memory and time)",
+      "how workers share a step, as in data=2,shard=4: data holds the whole model, shard shares out its state, tensor divides its matrices, pipeline its layers (default: by predicted memory and time)",
     ).argParser(parallel),
     new Option(
       "--zero <stage>",
@@ -26,6 +38,10 @@ export function withSharing(command: Command): Command {
       "--buddies <word>",
       "no: what is sharded over several machines has no copy on another machine, and is lost with its own (default: yes)",
     ).argParser(yesOrNo),
+    new Option(
+      "--timetable <name>",
+      `in which order the workers of a pipeline compute parts of micro-batches: ${SCHEDULES.join(", ")}, or a file with a timetable, as "lockstep plan" prints it (default: ${DEFAULT_SCHEDULE})`,
+    ).argParser(timetable),
   ];
   for (const option of options) command.addOption(option);
   return command;

@@ -1,4 +1,5 @@
 /** What single words of the command line mean, and what they may be. */
+import { readFileSync } from "node:fs";
 import { InvalidArgumentError } from "commander";
 import { isStoreAddress } from "../checkpoint/index.ts";
 import type { PortRange } from "../net/index.ts";
@@ -10,6 +11,7 @@ import {
   type Offload,
   type Recompute,
 } from "../parallel/index.ts";
+import { SCHEDULES } from "../plan/index.ts";
 import { CHANGEABLE, type Changeable } from "../run/index.ts";
 import type { WorkersAsked } from "./workers.ts";
 
@@ -80,11 +82,23 @@ export function changes(text: string): readonly Changeable[] {
 /** Parses `data=2,shard=4`. */
 export function parallel(text: string): Axes {
   const entries = names(text).map((axis): [string, number] => {
-    const [, name, size] = /^(data|shard|tensor)=(\d+)$/.exec(axis) ?? [];
+    const [, name, size] = /^(data|shard|tensor|pipeline)=(\d+)$/.exec(axis) ?? [];
     if (name !== undefined && Number(size) >= 1) return [name, Number(size)];
     throw new InvalidArgumentError("It must be sizes of axes, as in data=2,shard=4.");
   });
   return Object.fromEntries(entries);
+}
+
+/** The name of a timetable, or the text of a file that has one. */
+export function timetable(text: string): string {
+  if ((SCHEDULES as readonly string[]).includes(text)) return text;
+  try {
+    return readFileSync(text, "utf8");
+  } catch {
+    throw new InvalidArgumentError(
+      `It must be one of ${SCHEDULES.join(", ")}, or a file with a timetable.`,
+    );
+  }
 }
 
 export function zero(text: string): 1 | 2 | 3 {

@@ -6,7 +6,7 @@ import type { AllocateHostOptions, Device, HostBuffer } from "../engine/index.ts
 import { LockstepError } from "../errors.ts";
 import { uniqueName } from "../memory/index.ts";
 import { bytesPerElement } from "../tensor/index.ts";
-import type { SharedRegion, Transport } from "../transport/index.ts";
+import { type SharedRegion, type Transport, waitForAll } from "../transport/index.ts";
 import { type Collective, checkCollective, extentOf } from "./collective.ts";
 import { DEFAULT_COSTS, type LinkCosts } from "./measure.ts";
 import { prepareSteps } from "./runner.ts";
@@ -22,6 +22,10 @@ export interface GroupSettings {
    */
   readonly costs?: LinkCosts;
 }
+
+/** Signals have a channel of their own, and no content. */
+const SIGNALS = 1;
+const NOTHING = new Uint8Array(0);
 
 /**
  * The memory of a collective: it reads and writes `data`; an all-to-all writes `into`. Offsets are
@@ -151,6 +155,18 @@ export class Group {
   /** Resolves when all ranks of the group have called it. Rejects with the group's error. */
   async barrier(): Promise<void> {
     await this.transport.barrier();
+  }
+
+  /**
+   * Tells ranks that something is done, and waits until others have told it. Between two ranks, the
+   * n-th wait is for the n-th signal. Rejects with the group's error.
+   */
+  async signal(tells: readonly number[], awaits: readonly number[]): Promise<void> {
+    const { transport } = this;
+    await waitForAll([
+      ...tells.map((rank) => () => transport.send(rank, NOTHING, { channel: SIGNALS })),
+      ...awaits.map((rank) => () => transport.receive(rank, NOTHING, { channel: SIGNALS })),
+    ]);
   }
 
   /**

@@ -158,6 +158,7 @@ export class Instance {
   async run(stage: Stage, options: StageOptions = {}): Promise<void> {
     if (stage.mode === "collective") return this.#collective(stage);
     if (stage.mode === "tasks") return this.#tasks(stage, options);
+    if (stage.mode === "signal") return this.#others().signal(stage.tells, stage.awaits);
     const { signal, journal } = options;
     if (stage.isLogged === true && journal !== undefined) return this.#logged(stage, journal);
     const { threads } = this.device;

@@ -33,7 +33,12 @@ export function isFileOfJobs(name: string): boolean {
 /** How workers share a step, what they compute again, and what they keep on disk or twice. */
 export const sharingShape = {
   parallel: z
-    .strictObject({ data: count.optional(), shard: count.optional(), tensor: count.optional() })
+    .strictObject({
+      data: count.optional(),
+      shard: count.optional(),
+      tensor: count.optional(),
+      pipeline: count.optional(),
+    })
     .optional(),
   zero: z.union([z.literal(1), z.literal(2), z.literal(3)]).optional(),
   recompute: z
@@ -41,6 +46,7 @@ export const sharingShape = {
     .optional(),
   offload: z.literal("disk").optional(),
   buddies: z.boolean().optional(),
+  timetable: text.min(1).optional(),
 };
 
 const run = z.strictObject({

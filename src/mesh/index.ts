@@ -16,6 +16,7 @@ export {
   isSampleAxis,
   modelAxes,
   type Peers,
+  PIPELINE,
   peersOf,
   placeOnAxis,
   replicaSize,

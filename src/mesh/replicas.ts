@@ -1,15 +1,20 @@
 /**
- * The axes of a mesh that give ranks other samples (`data`, `shard`), and those that divide one
- * replica of the model (all others).
+ * The axes of a mesh that give ranks other samples (`data`, `shard`), the axis along which the stages
+ * of a model lie (`pipeline`), and those that divide its matrices (all others).
  */
 import { groupOf, type Mesh } from "./mesh.ts";
 import type { Topology } from "./topology.ts";
 
 const SAMPLE_AXES: readonly string[] = ["data", "shard"];
 
-/** The axes of several ranks that divide a replica of the model. */
+/** The axis along which the stages of a model lie. */
+export const PIPELINE = "pipeline";
+
+/** The axes of several ranks that divide the matrices of a model. */
 export function modelAxes({ axes }: Mesh): string[] {
-  return axes.filter(({ name, size }) => size > 1 && !isSampleAxis(name)).map(({ name }) => name);
+  return axes
+    .filter(({ name, size }) => size > 1 && !isSampleAxis(name) && name !== PIPELINE)
+    .map(({ name }) => name);
 }
 
 export function isSampleAxis(name: string): boolean {

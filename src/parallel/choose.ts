@@ -3,7 +3,7 @@
  * the step for it.
  */
 import { LockstepError } from "../errors.ts";
-import { createMesh, type Mesh, regularTopology, type Topology } from "../mesh/index.ts";
+import { createMesh, type Mesh, PIPELINE, regularTopology, type Topology } from "../mesh/index.ts";
 import type { Optimizer } from "../optimizer/index.ts";
 import { type ReduceTask, type StepGraph, stepFacts } from "../plan/index.ts";
 import { type BucketOptions, buckets } from "./buckets.ts";
@@ -12,6 +12,7 @@ import { type CostOptions, chooseByCost, comparison, nameOf, type Priced } from 
 import type { Machine } from "./cost.ts";
 import { data } from "./data.ts";
 import { type Offload, offload } from "./offload.ts";
+import { pipeline } from "./pipeline.ts";
 import { type Recompute, recompute } from "./recompute.ts";
 import type { Strategy } from "./strategy.ts";
 import { tensor } from "./tensor.ts";
@@ -24,7 +25,8 @@ export interface ParallelOptions {
    * The sizes of the axes; their product is the number of workers. `data` replicates the whole
    * model, `shard` shards parameters, gradients and optimizer state. With both, the model is
    * sharded within a group of workers and replicated across groups (hybrid). `tensor` divides the
-   * matrices of the model, and the work of each micro-batch.
+   * matrices of the model, and the work of each micro-batch. `pipeline` gives each worker some of its
+   * layers, which it computes for all micro-batches.
    */
   readonly parallel?: Axes | undefined;
   /**
@@ -49,12 +51,17 @@ export interface ParallelOptions {
    * changes no bits. Default: true.
    */
   readonly buddies?: boolean | undefined;
+  /**
+   * In which order the workers of a pipeline compute parts of micro-batches: `gpipe`, `1f1b`, `zb-h1`
+   * (`timetableOf`), or the timetable as text (`parseTimetable`). It changes no bits. Default: `zb-h1`.
+   */
+  readonly timetable?: string | undefined;
 }
 
 /** The options of parallelism, without others beside them. */
 export function statedIn(options: ParallelOptions): ParallelOptions {
-  const { parallel, zero, recompute: again, offload: away, buddies: doubled } = options;
-  return { parallel, zero, recompute: again, offload: away, buddies: doubled };
+  const { parallel, zero, recompute: again, offload: away, buddies: doubled, timetable } = options;
+  return { parallel, zero, recompute: again, offload: away, buddies: doubled, timetable };
 }
 
 /** What the choice is made from where none is stated. */
@@ -172,21 +179,23 @@ function sharedAs(
   const { parallel } = options;
   const sizes =
     parallel === undefined
-      ? { data: nodes.length, shard: each, tensor: 1 }
+      ? { data: nodes.length, shard: each, tensor: 1, pipeline: 1 }
       : stated(parallel, size);
   // Ranks that divide a model are neighbours: they exchange the most.
-  const wide = (["data", "shard", "tensor"] as const).filter((axis) => sizes[axis] > 1);
-  const axes = wide.filter((axis) => axis !== "tensor");
+  const wide = AXES.filter((axis) => sizes[axis] > 1);
+  const axes = wide.filter((axis) => axis === "data" || axis === "shard");
   const mesh = createMesh(Object.fromEntries(wide.map((axis) => [axis, sizes[axis]])));
   const divided = sizes.tensor > 1 ? [tensor()] : [];
   if (sizes.tensor > 1) checkDivided(options, topology, sizes.tensor);
+  if (sizes.pipeline > 1) checkPipeline(options, topology, sizes);
+  const staged = sizes.pipeline > 1 ? [pipeline({ schedule: options.timetable })] : [];
   const again = options.recompute === undefined ? [] : [recompute(options.recompute)];
   const away = options.offload === undefined ? [] : [offload(options.offload)];
   const shared = { mesh, topology, stated: options, predicted: undefined };
   if (axes.length === 0) {
     const reason =
       wide.length === 0 ? "One worker computes the whole step." : reasonOf(wide, sizes);
-    return { ...shared, strategies: [...divided, ...again, ...away], reason };
+    return { ...shared, strategies: [...divided, ...again, ...staged, ...away], reason };
   }
   const sharded = sizes.shard > 1 ? "shard" : "data";
   const { zero = sizes.shard > 1 ? 3 : 0 } = options;
@@ -197,6 +206,7 @@ function sharedAs(
   const strategies = [
     ...divided,
     ...again,
+    ...staged,
     ...axes.map((axis) => data({ axis, combination })),
     ...(zero === 1 ? [zero1([sharded])] : []),
     ...(zero === 2 ? [zero2([sharded], bucketBytes)] : []),
@@ -204,7 +214,9 @@ function sharedAs(
     ...(isSummedWhole ? [sharedUpdates(axes)] : []),
     // Within a node, buckets gain nothing, because sums there take milliseconds of the same cores
     // that compute.
-    ...(isSummedWhole && nodes.length > 1 && bucketing ? [buckets(bucketing)] : []),
+    ...(isSummedWhole && staged.length === 0 && nodes.length > 1 && bucketing
+      ? [buckets(bucketing)]
+      : []),
     ...(hasBuddies ? [buddies(real)] : []),
     ...away,
   ];
@@ -229,17 +241,50 @@ function checkDivided({ zero, parallel }: ParallelOptions, topology: Topology, o
   }
 }
 
-type Sizes = Readonly<Record<"data" | "shard" | "tensor", number>>;
+/** @throws INVALID_OPTION for what does not go together with a pipeline */
+function checkPipeline(
+  { zero, recompute: again }: ParallelOptions,
+  topology: Topology,
+  { pipeline: stages, shard, tensor: parts }: Sizes,
+): void {
+  const refuse = (what: string, hint: string): never => {
+    throw new LockstepError("INVALID_OPTION", `parallel: pipeline ${stages} ${what}.`, { hint });
+  };
+  if (shard > 1 || zero !== undefined) {
+    refuse(
+      "does not go together with ZeRO yet",
+      "Leave out zero and shard: each worker holds its stage only, parameters and optimizer state.",
+    );
+  }
+  if (parts > 1) refuse("does not go together with tensor yet", "Use one of them, with data.");
+  if (again !== undefined) {
+    refuse("does not go together with recompute yet", "Use more micro-batches, which are smaller.");
+  }
+  if (topology.nodes.some((ranks) => ranks.length % stages !== 0)) {
+    refuse(
+      "needs workers of one machine for all stages",
+      `Start a multiple of ${stages} workers on each machine.`,
+    );
+  }
+}
+
+/** In the order of a mesh. */
+const AXES = ["data", "shard", "tensor", PIPELINE] as const;
+type Sizes = Readonly<Record<(typeof AXES)[number], number>>;
 
 function reasonOf(axes: readonly (keyof Sizes)[], sizes: Sizes, zero = 0): string {
   const stated = axes.map((axis) => `${axis} ${sizes[axis]}`);
   return `As stated: ${[...stated, ...(zero > 0 ? [`zero ${zero}`] : [])].join(", ")}.`;
 }
 
-function stated({ data: replicas = 1, shard = 1, tensor: parts = 1 }: Axes, size: number): Sizes {
-  const wanted = replicas * shard * parts;
-  if (wanted === size) return { data: replicas, shard, tensor: parts };
-  const times = parts > 1 ? ` times tensor ${parts}` : "";
+function stated(axes: Axes, size: number): Sizes {
+  const { data: replicas = 1, shard = 1, tensor: parts = 1, pipeline: stages = 1 } = axes;
+  const wanted = replicas * shard * parts * stages;
+  if (wanted === size) return { data: replicas, shard, tensor: parts, pipeline: stages };
+  const times = [
+    ...(parts > 1 ? [` times tensor ${parts}`] : []),
+    ...(stages > 1 ? [` times pipeline ${stages}`] : []),
+  ].join("");
   throw new LockstepError(
     "INVALID_OPTION",
     `parallel: data ${replicas} times shard ${shard}${times} makes ${wanted} workers, but the run has ${size}.`,

@@ -6,11 +6,12 @@ export interface Axes {
   readonly data?: number | undefined;
   readonly shard?: number | undefined;
   readonly tensor?: number | undefined;
+  readonly pipeline?: number | undefined;
 }
 
-/** The number of workers that divide a micro-batch among them. */
-export function workersOfBatch({ tensor = 1 }: Axes = {}): number {
-  return tensor;
+/** The number of workers that divide the model among them, and compute the same micro-batches. */
+export function workersOfBatch({ tensor = 1, pipeline = 1 }: Axes = {}): number {
+  return tensor * pipeline;
 }
 
 /**

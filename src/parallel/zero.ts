@@ -128,7 +128,11 @@ function isUpdate(task: StepTask, granularity: UpdateTask["granularity"]): task 
  * Divides elementwise updates among the ranks: the values of these roles that they read and write
  * are sharded.
  */
-function shardUpdates(step: StepGraph, axes: readonly string[], roles: readonly Role[]): StepGraph {
+export function shardUpdates(
+  step: StepGraph,
+  axes: readonly string[],
+  roles: readonly Role[],
+): StepGraph {
   const flat = Object.fromEntries(axes.map((axis) => [axis, { shard: "flat" as const }]));
   const shared = step.tasks.filter((task) => isUpdate(task, "element"));
   const touched = shared.flatMap(({ inputs, outputs }) => [...inputs, ...outputs]);

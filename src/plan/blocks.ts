@@ -58,11 +58,27 @@ export function blocksOf(step: StepGraph, task: ComputeTask): Blocks {
     candidate.parameters = bytesOf(candidate.units);
     candidate.made = madeBy(candidate.nodes);
   }
-  const blocks = merged(candidates);
+  return blocksFrom(
+    graph,
+    merged(candidates).map(({ nodes }) => nodes),
+    unitBy,
+  );
+}
+
+/**
+ * Places the nodes of a pass.
+ * @param lists the forward nodes of each block
+ * @param parameters has the inputs of the graph that are parameters
+ */
+export function blocksFrom(
+  graph: Graph,
+  lists: readonly (readonly Node[])[],
+  parameters: { has(input: string): boolean },
+): Blocks {
   const blockOf = new Map<string, number>();
   const pieceOf = new Map<Node, number>();
   const boundary = new Set<string>();
-  for (const [block, { nodes }] of blocks.entries()) {
+  for (const [block, nodes] of lists.entries()) {
     for (const node of nodes) {
       pieceOf.set(node, block);
       for (const input of node.inputs)
@@ -70,8 +86,8 @@ export function blocksOf(step: StepGraph, task: ComputeTask): Blocks {
       for (const output of node.outputs) if (output !== "") blockOf.set(output, block);
     }
   }
-  const found = { count: blocks.length, pieceOf, blockOf, boundary };
-  placeBackward(graph, found, unitBy);
+  const found = { count: lists.length, pieceOf, blockOf, boundary };
+  placeBackward(graph, found, parameters);
   return found;
 }
 
@@ -117,7 +133,7 @@ export function forwardNodes(step: StepGraph, task: ComputeTask): Node[] {
 function placeBackward(
   graph: Graph,
   { count, blockOf, boundary, pieceOf }: Blocks & { readonly pieceOf: Map<Node, number> },
-  unitBy: ReadonlyMap<string, string>,
+  parameters: { has(input: string): boolean },
 ): void {
   const backward = graph.nodes.filter((node) => !pieceOf.has(node));
   const pieceBy = new Map<string, number>();
@@ -127,7 +143,7 @@ function placeBackward(
   // A parameter that several blocks use is available with the last of them.
   for (const [node, block] of pieceOf) {
     for (const name of node.inputs)
-      if (unitBy.has(name)) pieceBy.set(name, backwardOf(count, block));
+      if (parameters.has(name)) pieceBy.set(name, backwardOf(count, block));
   }
   for (const node of backward) {
     const read = node.inputs.flatMap((name) => pieceBy.get(name) ?? []);

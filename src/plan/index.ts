@@ -1,4 +1,4 @@
-export { type Arena } from "./arena.ts";
+export { type Arena, planArena } from "./arena.ts";
 export { type Term } from "./batch/batch-sums.ts";
 export { planLoss } from "./batch/loss.ts";
 export { type Measure, type MeasuresPlan, planMeasures } from "./batch/measures.ts";
@@ -6,7 +6,7 @@ export { fieldsOf, resized, sizeOf } from "./batch/model-batch.ts";
 export { addTail, vectorGraph, vectorType, wideType } from "./batch/whole-batch.ts";
 export { type Blocks, backwardOf, blocksOf, forwardNodes } from "./blocks.ts";
 export { buildStep, GRADIENT } from "./build.ts";
-export { cutWhereReady, inOrderMade } from "./cut.ts";
+export { type Cut, cutTask, cutWhereReady, inOrderMade } from "./cut.ts";
 export { cutAtExchanges, hasExchanges } from "./exchanges.ts";
 export { MEMORY_SPEED, PROCESS_BYTES, type StepFacts, stepFacts } from "./facts.ts";
 export { hashStep, type StepJson, stepFromJson, stepToJson } from "./json.ts";
@@ -28,6 +28,15 @@ export { cutAtUnits, unitOf } from "./phases.ts";
 export { describeStep } from "./print.ts";
 export { cutRepeating, type Repetition } from "./repeat.ts";
 export {
+  cutIntoStages,
+  type StageCosts,
+  type StageCut,
+  type StageOptions,
+  type StagePiece,
+  stageMakers,
+  stageNeeds,
+} from "./stages.ts";
+export {
   type Buddy,
   bytesOf,
   type ComputeTask,
@@ -36,8 +45,10 @@ export {
   isOfKind,
   MICRO_BATCH,
   type NormTask,
+  type Pipeline,
   type ReduceTask,
   type Role,
+  type StagePart,
   type StepGraph,
   type StepTask,
   type StepValue,
@@ -46,5 +57,26 @@ export {
   valueName,
   valueOf,
 } from "./step-graph.ts";
+export {
+  bubbleOf,
+  checkTimetable,
+  DEFAULT_SCHEDULE,
+  type Direction,
+  endsOf,
+  formatTimetable,
+  formatTurn,
+  type Needs,
+  type PlannedTimetable,
+  type PlannedTurn,
+  parseTimetable,
+  planTimetable,
+  readTimetable,
+  SCHEDULES,
+  type ScheduleName,
+  splitStages,
+  type Timetable,
+  type Turn,
+  timetableOf,
+} from "./timetable.ts";
 export { COUNTED } from "./totals.ts";
 export { buildUpdates } from "./updates.ts";

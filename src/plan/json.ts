@@ -9,10 +9,16 @@ import {
   typeFromJson,
   typeToJson,
 } from "../graph/index.ts";
-import { type StepGraph, type StepTask, type StepValue, validateStep } from "./step-graph.ts";
+import {
+  type Pipeline,
+  type StepGraph,
+  type StepTask,
+  type StepValue,
+  validateStep,
+} from "./step-graph.ts";
 
 /** The version of the form; it changes with every change of the form. */
-const FORMAT = "lockstep-step-4";
+const FORMAT = "lockstep-step-5";
 
 export interface StepJson {
   readonly format: string;
@@ -21,9 +27,11 @@ export interface StepJson {
   readonly values: Readonly<Record<string, Omit<StepValue, "type"> & { readonly type: TypeJson }>>;
   readonly graphs: Readonly<Record<string, GraphJson>>;
   readonly tasks: readonly StepTask[];
+  readonly pipeline?: Pipeline;
 }
 
-export function stepToJson({ name, microBatches, values, graphs, tasks }: StepGraph): StepJson {
+export function stepToJson(step: StepGraph): StepJson {
+  const { name, microBatches, values, graphs, tasks, pipeline } = step;
   return {
     format: FORMAT,
     name,
@@ -33,6 +41,7 @@ export function stepToJson({ name, microBatches, values, graphs, tasks }: StepGr
     ),
     graphs: Object.fromEntries([...graphs].map(([key, graph]) => [key, graphToJson(graph)])),
     tasks,
+    ...(pipeline && { pipeline }),
   };
 }
 
@@ -44,7 +53,7 @@ export function stepFromJson(json: StepJson): StepGraph {
       `The step is written as ${JSON.stringify(json.format)}; this version reads "${FORMAT}".`,
     );
   }
-  const { name, microBatches, tasks } = json;
+  const { name, microBatches, tasks, pipeline } = json;
   return validateStep({
     name,
     microBatches,
@@ -55,6 +64,7 @@ export function stepFromJson(json: StepJson): StepGraph {
     ),
     graphs: new Map(Object.entries(json.graphs).map(([key, graph]) => [key, graphFromJson(graph)])),
     tasks,
+    ...(pipeline && { pipeline }),
   });
 }
 

@@ -7,6 +7,7 @@ import { assert, LockstepError } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
 import type { AxisPlacement, Placement } from "../mesh/index.ts";
 import { byteLength, type TensorType } from "../tensor/index.ts";
+import type { Direction } from "./timetable.ts";
 
 /**
  * The axis along which the micro-batches of a step lie. It is not an axis of a mesh: ranks run
@@ -68,6 +69,14 @@ export interface ComputeTask extends TaskBase {
   readonly kind: "compute";
   readonly graph: string;
   readonly each: typeof MICRO_BATCH | "step";
+  /** The part of which stage of a pipeline it is. Default: there are no stages. */
+  readonly stage?: StagePart;
+}
+
+/** A part of a stage of a pipeline. */
+export interface StagePart {
+  readonly stage: number;
+  readonly direction: Direction;
 }
 
 /**
@@ -200,6 +209,15 @@ export interface StepGraph {
   readonly graphs: ReadonlyMap<string, Graph>;
   /** The tasks in an order in which they can run one after the other. */
   readonly tasks: readonly StepTask[];
+  /** How the ranks of an axis share the stages of the pass. Default: there are no stages. */
+  readonly pipeline?: Pipeline;
+}
+
+export interface Pipeline {
+  /** The rank at place p of the axis computes stage p. */
+  readonly axis: string;
+  /** A name, or the timetable as text. */
+  readonly schedule: string;
 }
 
 /**

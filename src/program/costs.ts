@@ -9,7 +9,8 @@ import {
   COMPUTE,
   type CollectiveStage,
   type Program,
-  type RunStage,
+  type Run,
+  type SimpleStage,
   type Stage,
   type Task,
   type TaskStage,
@@ -103,9 +104,8 @@ export function receivedBytes(
 }
 
 /** The bytes that runs read and write in the memory of other ranks. */
-function readBytes(stage: RunStage | CollectiveStage): number {
-  const runs = stage.mode === "collective" ? [] : stage.runs;
-  return runs
+function readBytes(stage: SimpleStage): number {
+  return runsOf(stage)
     .flatMap(({ inputs, outputs }) => [...Object.values(inputs), ...Object.values(outputs)])
     .filter(({ rank }) => rank !== undefined)
     .reduce((sum, { type }) => sum + byteLength(type), 0);
@@ -113,14 +113,17 @@ function readBytes(stage: RunStage | CollectiveStage): number {
 
 export function flopsOfStages(program: Program, stages: readonly Stage[]): number {
   return stages.flatMap(stagesIn).reduce((sum, stage) => {
-    const runs = stage.mode === "collective" ? [] : stage.runs;
-    return runs.reduce((all, { graph }) => {
+    return runsOf(stage).reduce((all, { graph }) => {
       const found = program.graphs.get(graph);
       return all + (found === undefined ? 0 : flopsOf(found.graph));
     }, sum);
   }, 0);
 }
 
-function stagesIn(stage: Stage): readonly (RunStage | CollectiveStage)[] {
+function runsOf(stage: SimpleStage): readonly Run[] {
+  return "runs" in stage ? stage.runs : [];
+}
+
+function stagesIn(stage: Stage): readonly SimpleStage[] {
   return stage.mode === "tasks" ? stage.tasks.flatMap(({ work }) => work) : [stage];
 }

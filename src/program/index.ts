@@ -35,6 +35,7 @@ export {
   type Run,
   type RunStage,
   residentBytes,
+  type SignalStage,
   type Stage,
   type Task,
   type TaskStage,

@@ -42,6 +42,7 @@ import {
 import { scaledRun } from "./runs.ts";
 import { ShardedSums } from "./sharded-sums.ts";
 import { evenRanges, type Range } from "./shares.ts";
+import { StagedSums } from "./staged-sums.ts";
 import type { Counted, Side, StepProgram } from "./step-program.ts";
 import type { SumPlan } from "./sums.ts";
 import { planUpdate } from "./update.ts";
@@ -75,7 +76,7 @@ export function lower(step: StepGraph, options: LowerOptions): StepProgram {
   const across = new Across(step, options.ground, options.rank);
   const { ground, place, divided } = across;
   const own = new Lowering(across.step, { ...options, ground, rank: place }, across).plan();
-  return { ...withRanks(own, across.ranks), divided };
+  return { ...withRanks(own, across.ranks), divided, places: divided.ranks };
 }
 
 class Lowering {
@@ -98,8 +99,10 @@ class Lowering {
     const vectors = this.#vectors;
     const ranges = options.ranges ?? evenRanges(step.microBatches, ground.mesh.size);
     const isEach = ({ each }: { readonly each: string }) => each === MICRO_BATCH;
-    this.#isFullySharded = step.tasks.filter(isOfKind("gather")).some(isEach);
-    const Sums = step.tasks.filter(isOfKind("reduce")).some(isEach) ? ShardedSums : WholeSums;
+    const isStaged = step.pipeline !== undefined;
+    this.#isFullySharded = isStaged || step.tasks.filter(isOfKind("gather")).some(isEach);
+    const isSharded = step.tasks.filter(isOfKind("reduce")).some(isEach);
+    const Sums = isStaged ? StagedSums : isSharded ? ShardedSums : WholeSums;
     const exchanges = across?.exchanges(this.#program);
     const of = { step, vectors, exchanges };
     const sums = new Sums(this.#program, { ...of, ground, rank, ranges, lanes });
@@ -169,7 +172,8 @@ class Lowering {
       graphs,
       groups,
       sides,
-      arena: pieces.length > 1 ? this.#places.arena : undefined,
+      arena:
+        pieces.length > 1 && this.#step.pipeline === undefined ? this.#places.arena : undefined,
       buckets: this.#sums.buckets,
       summary: norm.summary,
       counted: this.#counted(),
@@ -180,6 +184,7 @@ class Lowering {
       wards: wardsOf(ownership),
       owners: ownership && { groups: ownership.groups, buddies: ownership.buddies },
       gathered: update.gathered,
+      places: this.#sums.places,
       divided: undefined,
       isHeldInPlace: ownership?.isInPlace ?? true,
       updateHashes: update.hashes,

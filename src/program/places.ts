@@ -75,7 +75,8 @@ export class Places {
     this.#terms = planLayout(step.microBatches === 1 ? this.#itemsOf("term") : [], 64);
     const given = this.#itemsOf("total").filter(({ name }) => !/^(all )?parts$/.test(name));
     this.#totals = planLayout(given, 64);
-    this.arena = arenaOf(step, passTasks(step));
+    // Stages keep what they hand on themselves.
+    this.arena = arenaOf(step, step.pipeline === undefined ? passTasks(step) : []);
   }
 
   /** @param lanes micro-batches that run at once */

@@ -25,7 +25,10 @@ export interface Run {
 }
 
 /** A stage starts after the one before it. */
-export type Stage = RunStage | CollectiveStage | TaskStage;
+export type Stage = SimpleStage | TaskStage;
+
+/** A stage that is no list of tasks. */
+export type SimpleStage = RunStage | CollectiveStage | SignalStage;
 
 /** Runs of a stage are bound when it is first run. */
 export interface RunStage {
@@ -59,6 +62,18 @@ export interface CollectiveStage {
   readonly into?: BufferPlace;
 }
 
+/**
+ * Messages without content between single ranks: those in `tells` are told that this rank has come
+ * here, and of those in `awaits` it waits for one such message. Between two ranks they keep their
+ * order.
+ */
+export interface SignalStage {
+  readonly name: string;
+  readonly mode: "signal";
+  readonly tells: readonly number[];
+  readonly awaits: readonly number[];
+}
+
 /** Tasks that start as soon as what they need is done: communication travels beside computation. */
 export interface TaskStage {
   readonly name: string;
@@ -76,7 +91,7 @@ export interface Task {
   /** Tasks (by index, all smaller than its own) that must be done first. */
   readonly after: readonly number[];
   /** Done one after the other. */
-  readonly work: readonly (RunStage | CollectiveStage)[];
+  readonly work: readonly SimpleStage[];
 }
 
 /** The lane of tasks that compute. */

@@ -21,6 +21,8 @@ export interface ReplicaOptions {
   /** The number of micro-batches of a replica that run at once. */
   readonly perWave: number;
   readonly reproducible: boolean;
+  /** Whether micro-batches write what they make into accumulators. Default: false. */
+  readonly isInPlace?: boolean;
 }
 
 export interface Replicas {
@@ -38,7 +40,7 @@ export interface Replicas {
 export function planReplicas(
   program: ProgramBuilder,
   layout: Layout,
-  { groups, microBatches, replica, perWave, reproducible }: ReplicaOptions,
+  { groups, microBatches, replica, perWave, reproducible, isInPlace = false }: ReplicaOptions,
 ): Replicas {
   const ranges = evenRanges(microBatches, groups.members.length);
   const isOne = ranges.length === 1;
@@ -46,7 +48,7 @@ export function planReplicas(
   const levels = planLevels(ranges, members, { reproducible });
   const planned = ranges.map((_, index): Waves => {
     const own = levels.ranks.contributions.filter(({ rank }) => rank === index);
-    return planWaves(own, { perWave, isInPlace: false });
+    return planWaves(own, { perWave, isInPlace });
   });
   const { waves } = planned[replica] as Waves;
   // All ranks of a run have the same shared buffers.

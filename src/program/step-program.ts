@@ -63,6 +63,11 @@ export interface StepProgram extends Program {
   readonly owners: Owners | undefined;
   /** What goes to all ranks at the end of a commit, by the ranks that have made it. */
   readonly gathered: readonly Gathered[];
+  /**
+   * The ranks that have each place in the model, in the order of their samples; undefined where each
+   * rank has samples of its own.
+   */
+  readonly places: readonly (readonly number[])[] | undefined;
   /** What ranks that divide the model have; undefined where each has all of it. */
   readonly divided: Divided | undefined;
   /** Whether `held` can be read in place; else it has to be sent. */

@@ -45,6 +45,11 @@ export interface SumPlan {
   readonly buckets: number;
   /** Who updates what; undefined if each rank updates all. */
   readonly ownership: Ownership | undefined;
+  /**
+   * The ranks that have each place in the model, in the order of their samples; undefined where each
+   * rank has samples of its own.
+   */
+  readonly places?: readonly (readonly number[])[];
   /** How parameters are gathered; undefined if each rank has all of them. */
   readonly gathered?: Gathered;
   place(name: string, at: At): TensorRef | undefined;

@@ -1,5 +1,5 @@
 /** The program of a rank, in the ranks of a run, from one that names them otherwise. */
-import type { CollectiveStage, Run, RunStage, Stage, TaskStage, TensorRef } from "./program.ts";
+import type { Run, SimpleStage, Stage, TaskStage, TensorRef } from "./program.ts";
 import type { Side, StepProgram } from "./step-program.ts";
 
 /** @param ranks the rank of a run for each that the program names */
@@ -24,8 +24,12 @@ export function withRanks(program: StepProgram, ranks: readonly number[]): StepP
     known.set(stage, found);
     return found;
   };
-  const simple = <S extends RunStage | CollectiveStage>(stage: S): S =>
-    kept(stage, (own) => (own.mode === "collective" ? own : { ...own, runs: own.runs.map(run) }));
+  const simple = <S extends SimpleStage>(stage: S): S =>
+    kept(stage, (own): S => {
+      if (own.mode === "collective") return own;
+      if (own.mode !== "signal") return { ...own, runs: own.runs.map(run) };
+      return { ...own, tells: own.tells.map(rankOf), awaits: own.awaits.map(rankOf) };
+    });
   const tasks = (stage: TaskStage): TaskStage =>
     kept(stage, (own) => {
       return { ...own, tasks: own.tasks.map((task) => ({ ...task, work: task.work.map(simple) })) };

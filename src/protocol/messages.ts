@@ -62,6 +62,7 @@ export type JobOverrides = Pick<
   | "recompute"
   | "offload"
   | "buddies"
+  | "timetable"
 >;
 
 /** A worker listens at an address of its machine, for workers of other machines. */

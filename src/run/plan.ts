@@ -2,11 +2,9 @@
  * Describes as text what a rank of a run would do in a step. It only plans, without an engine or
  * another process.
  */
-import type { Graph } from "../graph/index.ts";
 import { evenTopology, formatMesh } from "../mesh/index.ts";
 import { checkRank } from "../net/index.ts";
 import type { Model } from "../nn/index.ts";
-import { flopsOf } from "../ops/index.ts";
 import {
   applyStrategies,
   bucketBytes,
@@ -16,35 +14,26 @@ import {
   type Parallel,
   type ParallelOptions,
 } from "../parallel/index.ts";
-import {
-  buildStep,
-  describeStep,
-  isPiece,
-  passMemory,
-  type StepGraph,
-  stepToJson,
-} from "../plan/index.ts";
+import { buildStep, describeStep, type StepGraph, stepToJson } from "../plan/index.ts";
 import {
   COMPUTE,
   collectiveBytes,
   flopsOfStages,
   lower,
-  onDisk,
   planTimeline,
   programToJson,
   receivedBytes,
-  residentBytes,
-  residentMemory,
   type Speeds,
   type Stage,
   type StepProgram,
   type TaskStage,
   type Timeline,
-  totalOf,
 } from "../program/index.ts";
 import { elementCount } from "../tensor/index.ts";
 import { parameterBytes } from "../train/index.ts";
 import { columns, operations, percent, size, time } from "./columns.ts";
+import { activationLines, memoryLines } from "./plan-memory.ts";
+import { pipelineLines } from "./plan-stages.ts";
 import type { Run } from "./run.ts";
 
 export interface PlanOptions extends ParallelOptions {
@@ -97,6 +86,7 @@ function planRank(run: Run, options: PlanOptions): RankPlan {
     recompute: options.recompute ?? run.recompute,
     offload: options.offload ?? run.offload,
     buddies: options.buddies ?? run.buddies,
+    timetable: options.timetable ?? run.timetable,
     combination: reproducible ? "tree" : "any",
     buckets: { bucketBytes: bucket },
   });
@@ -134,6 +124,11 @@ export function describePlan(run: Run, options: PlanOptions): string {
     ...predictionLines(parallel),
     ...describeStep(step).map((line) => `  ${line}`),
     "",
+    ...pipelineLines(step, {
+      ranks: parallel.mesh.axes.find(({ name }) => name === step.pipeline?.axis)?.size ?? 1,
+      microBatches: own.length,
+      flopsPerSecond: speeds.flopsPerSecond,
+    }),
     ...memoryLines(plan),
     ...activationLines(alone, step),
     "",
@@ -185,58 +180,6 @@ function listed(microBatches: readonly number[]): string {
   return follow ? `${first} to ${last}` : microBatches.join(", ");
 }
 
-function memoryLines(program: StepProgram): string[] {
-  const rows = [...program.buffers].map(([name, spec]) => [
-    `  ${name}`,
-    size(residentBytes(spec)),
-    [
-      ...(spec.space === "disk" ? ["on disk"] : []),
-      ...(program.shared.has(name) ? ["shared"] : []),
-      ...(spec.parts === undefined ? [] : [`of ${size(spec.byteLength)}`]),
-    ].join(", "),
-  ]);
-  const resident = residentMemory(program);
-  const kinds = [...resident].map(([kind, bytes]) => [`  ${kind}`, size(bytes), ""]);
-  return [
-    "buffers, as far as this rank takes memory for them",
-    ...columns(rows),
-    "",
-    "memory of this rank",
-    ...columns([...kinds, ["  in all", size(totalOf(resident)), ""]]),
-    ...diskLines(program),
-  ];
-}
-
-function diskLines(program: StepProgram): string[] {
-  const kinds = [...onDisk(program)];
-  if (kinds.length === 0) return [];
-  return [
-    "on the disk of this rank",
-    ...columns(kinds.map(([kind, bytes]) => [`  ${kind}`, size(bytes)])),
-  ];
-}
-
-/**
- * Returns lines about the activations of one micro-batch: in one piece, and cut into pieces with
- * what is recomputed.
- */
-function activationLines(before: StepGraph, after: StepGraph): string[] {
-  const pieces = after.tasks.filter(isPiece);
-  const whole = `activations of a micro-batch: ${size(passMemory(before).within)} in one piece`;
-  if (pieces.length === 1) return [whole];
-  const { between, within } = passMemory(after);
-  const flops = (step: StepGraph) =>
-    step.tasks
-      .filter(isPiece)
-      .reduce((sum, { graph }) => sum + flopsOf(step.graphs.get(graph) as Graph), 0);
-  const again = flops(after) - flops(before);
-  const repeated = again === 0 ? "" : `; ${operations(again)} computed again`;
-  return [
-    whole,
-    `  in ${pieces.length} pieces: ${size(between)} between them, ${size(within)} within the largest${repeated}`,
-  ];
-}
-
 function stageLines(plan: StepProgram, placeOf: (group: string) => number): string[] {
   const { totals, compute: computed, commit } = plan.sides[0];
   const compute = [...totals, ...computed];
@@ -246,6 +189,7 @@ function stageLines(plan: StepProgram, placeOf: (group: string) => number): stri
       const bytes = stage.call.kind === "barrier" ? "" : size(collectiveBytes(stage));
       return [[`  ${stage.name}`, stage.call.kind, `${bytes} over ${stage.group}`.trim()]];
     }
+    if (stage.mode === "signal") return [];
     const runs = stage.runs.length === 1 ? "1 run" : `${stage.runs.length} runs`;
     return [[`  ${stage.name}`, runs, operations(flopsOfStages(plan, [stage]))]];
   };

@@ -121,6 +121,7 @@ export interface RunOverrides {
   readonly recompute?: ParallelOptions["recompute"];
   readonly offload?: ParallelOptions["offload"];
   readonly buddies?: ParallelOptions["buddies"];
+  readonly timetable?: ParallelOptions["timetable"];
 }
 
 /** The one before is there if the newest is damaged. */
@@ -145,6 +146,7 @@ const shape: OptionKinds<RunOptions> = {
       data: positive.optional(),
       shard: positive.optional(),
       tensor: positive.optional(),
+      pipeline: positive.optional(),
     })
     .optional(),
   zero: z.union([z.literal(1), z.literal(2), z.literal(3)]).optional(),
@@ -155,6 +157,7 @@ const shape: OptionKinds<RunOptions> = {
     .optional(),
   offload: z.enum(OFFLOADS, { error: ({ input }) => notAmong(input, OFFLOADS) }).optional(),
   buddies: z.boolean().optional(),
+  timetable: z.string().min(1).optional(),
   seed: z
     .int()
     .min(0)

@@ -78,8 +78,7 @@ export async function beginEntry(
   }
   const positions = positionsOfStep(step, run.batch);
   const { rank = 0, generation = 0 } = ranks?.group.transport ?? {};
-  const { divided } = trainer.plan;
-  const counted = divided?.ranks[0]?.[divided.peer] ?? rank;
+  const counted = firstOf(trainer.plan.places, rank);
   const parts = samples.shares.microBatches.map((microBatches, at) =>
     at === counted ? own : positionsOf(microBatches, positions, run.microBatches),
   );
@@ -94,7 +93,13 @@ async function tellShares({ run, ranks, trainer }: Entering): Promise<number[][]
   const own = all.map((index) => Number(trainer.plan.microBatches.includes(index)));
   const told = ranks === undefined ? [own] : await tellNumbers(ranks.group.transport, own);
   const shares = told.map((has) => all.filter((index) => has[index] === 1));
-  return countedOnce(shares, trainer.plan.divided?.ranks);
+  return countedOnce(shares, trainer.plan.places);
+}
+
+/** The rank that counts for a rank's samples. */
+function firstOf(places: readonly (readonly number[])[] | undefined, rank: number): number {
+  const peer = places?.find((ranks) => ranks.includes(rank))?.indexOf(rank) ?? -1;
+  return places?.[0]?.[peer] ?? rank;
 }
 
 /**

@@ -223,9 +223,7 @@ async function startCommit(before: Standing, { decision, lost }: Finishing): Pro
     journal.decide(decision);
     await instance.addGraphs(theirs);
     const stages = alone(theirs.sides[from].commit).flatMap((stage) =>
-      stage.mode === "collective" || stage.mode === "tasks"
-        ? []
-        : (stageOf(stage, theirs.shared, rank) ?? []),
+      "runs" in stage ? (stageOf(stage, theirs.shared, rank) ?? []) : [],
     );
     await runStages(instance, stages, { journal });
   }
@@ -238,14 +236,14 @@ async function endCommit(before: Standing, { decision }: Finishing): Promise<Sta
   if (decision.isEmpty) return after;
   const { commit } = planned.plan.sides[from];
   for (const stage of commit.slice(alone(commit).length)) {
-    if (stage.mode !== "collective") await instance.run(stage);
+    if ("runs" in stage) await instance.run(stage);
   }
   return { ...after, from: from === 0 ? 1 : 0 };
 }
 
 /** The stages before the first that needs other ranks. */
 function alone(stages: readonly Stage[]): readonly Stage[] {
-  const first = stages.findIndex(({ mode }) => mode === "collective" || mode === "tasks");
+  const first = stages.findIndex((stage) => !("runs" in stage));
   return first < 0 ? stages : stages.slice(0, first);
 }
 

@@ -33,7 +33,7 @@ export async function runMeasured(
     await body();
     milliseconds += now() - start;
   };
-  const found = stages.findIndex(({ mode }) => mode === "collective" || mode === "tasks");
+  const found = stages.findIndex((stage) => !("runs" in stage));
   const alone = found < 0 ? stages.length : found;
   await around(() => runStages(instance, stages.slice(0, alone), { signal }));
   await runStages(instance, stages.slice(alone), { signal, around });

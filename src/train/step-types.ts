@@ -75,6 +75,7 @@ export const TRAINER_OPTIONS: OptionKinds<TrainerOptions> = {
   excludeBelow: anything.optional(),
   onHealed: anything.optional(),
   buddies: anything.optional(),
+  timetable: anything.optional(),
   offloadFolder: anything.optional(),
   strategies: anything.optional(),
 };

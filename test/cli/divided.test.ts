@@ -1,11 +1,11 @@
 /** A model that worker processes divide, through the command. */
 import assert from "node:assert/strict";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { withFolder } from "../support/folder.ts";
-import { metricsOf, reportOf } from "../support/runs.ts";
-import { lockstep, runFiles } from "./support.ts";
+import { reportOf } from "../support/runs.ts";
+import { childrenOf, lockstep, lossesOf, runFiles } from "./support.ts";
 
 const onLinux = process.platform === "linux" ? {} : { skip: "looks at /proc" };
 
@@ -19,15 +19,6 @@ const files = runFiles({
   checkpointEvery: "5",
 });
 const WORDS = ["run.ts", "--threads", "1"];
-
-function childrenOf(pid: number | undefined): number[] {
-  const path = `/proc/${pid}/task/${pid}/children`;
-  return existsSync(path) ? readFileSync(path, "utf8").trim().split(" ").map(Number) : [];
-}
-
-function lossesOf(out: string): number[] {
-  return metricsOf(out).flatMap((event) => (event.type === "step" ? [event.loss as number] : []));
-}
 
 function assertNear(found: readonly number[], wanted: readonly number[], what: string): void {
   assert.equal(found.length, wanted.length, what);

@@ -1,7 +1,10 @@
 /** Runs the command as people run it: another process, in a folder without node_modules. */
+
 import { type ChildProcess, spawn } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { metricsOf } from "../support/runs.ts";
 
 const main = join(dirname(fileURLToPath(import.meta.url)), "../../../dist/main.js");
 
@@ -73,4 +76,15 @@ export function runFiles(
       `export default lockstep.defineRun({\n${lines.join("\n")}\n});`,
     ].join("\n"),
   };
+}
+
+/** The processes that a process has started. */
+export function childrenOf(pid: number | undefined): number[] {
+  const path = `/proc/${pid}/task/${pid}/children`;
+  return existsSync(path) ? readFileSync(path, "utf8").trim().split(" ").map(Number) : [];
+}
+
+/** The losses of all steps of a run, in the order in which they were written. */
+export function lossesOf(out: string): number[] {
+  return metricsOf(out).flatMap((event) => (event.type === "step" ? [event.loss as number] : []));
 }

@@ -1,0 +1,199 @@
+/**
+ * Cuts a forward and backward pass into the stages of a pipeline: stages that take about equally
+ * long, cut where few bytes cross.
+ */
+import { type Graph, type Node, typeOf } from "../graph/index.ts";
+import { byteLength } from "../tensor/index.ts";
+import { backwardOf, blocksFrom, forwardNodes } from "./blocks.ts";
+import { unitsOf } from "./phases.ts";
+import type { ComputeTask, StagePart, StepGraph } from "./step-graph.ts";
+import type { Direction, Needs } from "./timetable.ts";
+
+/** How long nodes take, and what it costs that bytes cross between two stages. */
+export interface StageCosts {
+  /** The seconds of a node. */
+  secondsOf(graph: Graph, node: Node): number;
+  readonly bytesPerSecond: number;
+}
+
+export interface StageOptions {
+  readonly count: number;
+  /** The stages whose backward part is cut in two, if something of it can be computed later. */
+  readonly isSplit: (stage: number) => boolean;
+}
+
+/** A part of a stage, with its seconds for a micro-batch. */
+export interface StagePiece extends StagePart {
+  readonly seconds: number;
+}
+
+export interface StageCut {
+  /** The parts of stages, in an order in which they can run. */
+  readonly pieces: readonly StagePiece[];
+  /** By node: which of them it belongs to. */
+  readonly pieceOf: ReadonlyMap<Node, number>;
+}
+
+/** @returns undefined if the pass has fewer places where it can be cut */
+export function cutIntoStages(
+  step: StepGraph,
+  task: ComputeTask,
+  { count, isSplit }: StageOptions,
+  { secondsOf, bytesPerSecond }: StageCosts,
+): StageCut | undefined {
+  const graph = step.graphs.get(task.graph) as Graph;
+  const { unitBy } = unitsOf(step, task);
+  const forward = forwardNodes(step, task);
+  // Each backward node counts for the forward node to which it belongs.
+  const each = blocksFrom(
+    graph,
+    forward.map((node) => [node]),
+    unitBy,
+  );
+  const seconds = new Array<number>(forward.length).fill(0);
+  for (const [node, piece] of each.pieceOf) {
+    const at = Math.min(piece, backwardOf(each.count, piece));
+    seconds[at] = (seconds[at] as number) + secondsOf(graph, node);
+  }
+  const crossing = crossingBytes(graph, forward).map((bytes) => (2 * bytes) / bytesPerSecond);
+  const ends = cheapestCut(seconds, crossing, count);
+  if (ends === undefined) return undefined;
+  const lists = ends.map((end, stage) => forward.slice(ends[stage - 1] ?? 0, end));
+  const stages = blocksFrom(graph, lists, unitBy);
+  const stageOf = (node: Node) => {
+    const piece = stages.pieceOf.get(node) as number;
+    return Math.min(piece, backwardOf(count, piece));
+  };
+  const isForward = new Set(forward);
+  const backward = graph.nodes.filter((node) => !isForward.has(node));
+  const later = waiting(backward, stageOf);
+  const directionOf = (node: Node): Direction => {
+    if (isForward.has(node)) return "F";
+    return isSplit(stageOf(node)) && later.has(node) ? "W" : "B";
+  };
+  const order = Array.from({ length: count }, (_, stage) => stage);
+  const parts: StagePart[] = [
+    ...order.map((stage) => ({ stage, direction: "F" as const })),
+    ...order.toReversed().flatMap((stage) => [
+      { stage, direction: "B" as const },
+      { stage, direction: "W" as const },
+    ]),
+  ];
+  const pieces = parts.flatMap((part) => {
+    const nodes = graph.nodes.filter(
+      (node) => stageOf(node) === part.stage && directionOf(node) === part.direction,
+    );
+    const took = nodes.reduce((sum, node) => sum + secondsOf(graph, node), 0);
+    return nodes.length === 0 ? [] : [{ ...part, nodes, seconds: took }];
+  });
+  const pieceOf = new Map(pieces.flatMap(({ nodes }, at) => nodes.map((node) => [node, at])));
+  return { pieces: pieces.map(({ nodes: _, ...piece }) => piece), pieceOf };
+}
+
+/** The backward nodes of which no other stage needs anything. */
+function waiting(backward: readonly Node[], stageOf: (node: Node) => number): ReadonlySet<Node> {
+  const found = new Set<Node>();
+  /** Values that another stage needs. */
+  const wanted = new Set<string>();
+  /** By value: the stages that read it. */
+  const readers = new Map<string, Set<number>>();
+  for (const node of backward.toReversed()) {
+    const stage = stageOf(node);
+    const isWanted = node.outputs.some(
+      (name) => wanted.has(name) || [...(readers.get(name) ?? [])].some((other) => other !== stage),
+    );
+    if (!isWanted) found.add(node);
+    for (const name of node.inputs) {
+      if (isWanted) wanted.add(name);
+      readers.set(name, (readers.get(name) ?? new Set()).add(stage));
+    }
+  }
+  return found;
+}
+
+/** The bytes that cross before each forward node but the first: made before, and read from there on. */
+function crossingBytes(graph: Graph, forward: readonly Node[]): number[] {
+  const madeAt = new Map<string, number>();
+  const readAt = new Map<string, number>();
+  for (const [at, { inputs, outputs }] of forward.entries()) {
+    for (const name of inputs) if (madeAt.has(name)) readAt.set(name, at);
+    for (const name of outputs) if (name !== "") madeAt.set(name, at);
+  }
+  const changes = new Array<number>(forward.length + 1).fill(0);
+  for (const [name, last] of readAt) {
+    const first = (madeAt.get(name) as number) + 1;
+    const bytes = byteLength(typeOf(graph, name));
+    changes[first] = (changes[first] as number) + bytes;
+    changes[last + 1] = (changes[last + 1] as number) - bytes;
+  }
+  let now = 0;
+  return changes.slice(0, forward.length).map((change) => {
+    now += change;
+    return now;
+  });
+}
+
+/**
+ * Cuts a list into parts so that the longest part, with what crosses at its ends, is as short as can
+ * be (dynamic programming). Returns where parts end. Cuts stand where less crosses than beside.
+ */
+function cheapestCut(
+  seconds: readonly number[],
+  crossing: readonly number[],
+  count: number,
+): number[] | undefined {
+  const length = seconds.length;
+  const at = (index: number) => crossing[index] ?? 0;
+  const places = [0];
+  for (let index = 1; index < length; index++) {
+    if (at(index) <= at(index - 1) && at(index) <= at(index + 1)) places.push(index);
+  }
+  places.push(length);
+  const sums = [0];
+  for (const own of seconds) sums.push((sums.at(-1) as number) + own);
+  const timeOf = (start: number, end: number) =>
+    (sums[end] as number) - (sums[start] as number) + at(start) + (end === length ? 0 : at(end));
+  /** By part and place: the longest part up to there, and the place where the last part begins. */
+  let best = places.map((end, index) => ({
+    seconds: index === 0 ? Number.POSITIVE_INFINITY : timeOf(0, end),
+    ends: [end],
+  }));
+  for (let part = 1; part < count; part++) {
+    best = places.map((end, index) => {
+      let found = { seconds: Number.POSITIVE_INFINITY, ends: [] as number[] };
+      for (let from = part; from < index; from++) {
+        const before = best[from] as (typeof best)[number];
+        const own = Math.max(before.seconds, timeOf(places[from] as number, end));
+        if (own < found.seconds) found = { seconds: own, ends: [...before.ends, end] };
+      }
+      return found;
+    });
+  }
+  const whole = best.at(-1);
+  return whole !== undefined && Number.isFinite(whole.seconds) ? whole.ends : undefined;
+}
+
+/** The part of a stage that makes each value, by its name. */
+export function stageMakers(pieces: readonly ComputeTask[]): ReadonlyMap<string, StagePart> {
+  return new Map(
+    pieces.flatMap(({ stage, outputs }) =>
+      stage === undefined ? [] : outputs.map((name) => [name, stage] as const),
+    ),
+  );
+}
+
+/** The parts of stages that make what a part reads. */
+export function stageNeeds(pieces: readonly ComputeTask[]): Needs {
+  const makers = stageMakers(pieces);
+  const nameOf = ({ stage, direction }: StagePart) => `${stage}${direction}`;
+  const needs = new Map(
+    pieces.flatMap(({ stage, inputs }) => {
+      if (stage === undefined) return [];
+      const parts = inputs.flatMap((name) => makers.get(name) ?? []);
+      const byName = new Map(parts.map((part) => [nameOf(part), part]));
+      byName.delete(nameOf(stage));
+      return [[nameOf(stage), [...byName.values()]] as const];
+    }),
+  );
+  return (part) => needs.get(nameOf(part)) ?? [];
+}

@@ -1,0 +1,208 @@
+/** Timetables: the bubbles of their papers, their text, and plans in which nobody reads too early. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import fc from "fast-check";
+import {
+  bubbleOf,
+  checkTimetable,
+  endsOf,
+  formatTimetable,
+  formatTurn,
+  type Needs,
+  type PlannedTimetable,
+  parseTimetable,
+  planTimetable,
+  SCHEDULES,
+  splitStages,
+  type Timetable,
+  type Turn,
+  timetableOf,
+} from "./timetable.ts";
+
+/** Each stage needs the one before it forward, and the one after it backward. */
+function chain(timetable: Timetable): Needs {
+  return ({ stage, direction }) => {
+    if (direction === "F") return stage === 0 ? [] : [{ stage: stage - 1, direction: "F" }];
+    const forward = { stage, direction: "F" } as const;
+    if (direction === "W") return [forward, { stage, direction: "B" }];
+    const after = { stage: stage + 1, direction: "B" } as const;
+    return stage === timetable.length - 1 ? [forward] : [forward, after];
+  };
+}
+
+/** A forward part takes 1, and so do both parts of the backward pass; together they take 2. */
+function secondsIn(timetable: Timetable): (turn: Turn) => number {
+  const isSplit = splitStages(timetable);
+  return ({ stage, direction }) => (direction === "B" && !isSplit.has(stage) ? 2 : 1);
+}
+
+function idleOf(timetable: Timetable): number {
+  const needs = chain(timetable);
+  return bubbleOf(planTimetable(timetable, needs), needs, secondsIn(timetable));
+}
+
+function assertClose(found: number, wanted: number, what: string): void {
+  assert.ok(Math.abs(found - wanted) < 1e-12, `${what}: ${found}, not ${wanted}`);
+}
+
+const SIZES = [2, 3, 4, 8].flatMap((ranks) =>
+  [1, 2, 4].map((times) => ({ ranks, microBatches: ranks * times })),
+);
+
+test("bubbles are those of the papers", () => {
+  for (const size of SIZES) {
+    const { ranks: p, microBatches: m } = size;
+    const what = JSON.stringify(size);
+    // Huang et al., "GPipe", section 2.3; Narayanan et al., "Megatron-LM", section 2.2.
+    assertClose(idleOf(timetableOf("gpipe", size)), (p - 1) / (m + p - 1), `gpipe ${what}`);
+    assertClose(idleOf(timetableOf("1f1b", size)), (p - 1) / (m + p - 1), `1f1b ${what}`);
+    // Qi et al., "Zero Bubble Pipeline Parallelism", table 2: (p - 1)(F + B - W) for each rank.
+    assertClose(idleOf(timetableOf("zb-h1", size)), (p - 1) / (3 * m + p - 1), `zb-h1 ${what}`);
+  }
+});
+
+test("of 1f1b as of zb-h1, no rank keeps more micro-batches than there are stages", () => {
+  for (const size of SIZES) {
+    const slotsOf = (name: "1f1b" | "zb-h1" | "gpipe") => {
+      const timetable = timetableOf(name, size);
+      return planTimetable(timetable, chain(timetable)).slots;
+    };
+    const stages = Array.from({ length: size.ranks }, (_, stage) => stage);
+    assert.deepEqual(
+      slotsOf("gpipe"),
+      stages.map(() => size.microBatches),
+    );
+    // What a stage made lies there until the rank is known to have read it that reads it last.
+    for (const name of ["1f1b", "zb-h1"] as const) {
+      assert.ok(Math.max(...slotsOf(name)) <= size.ranks + 1, `${name} ${JSON.stringify(size)}`);
+    }
+  }
+});
+
+test("a timetable survives its text", () => {
+  for (const name of SCHEDULES) {
+    for (const size of SIZES) {
+      const timetable = timetableOf(name, size);
+      checkTimetable(timetable, size);
+      assert.deepEqual(parseTimetable(`\n${formatTimetable(timetable)}\n`), timetable);
+    }
+  }
+});
+
+test("a timetable that is wrong is refused, and says where", () => {
+  const size = { ranks: 2, microBatches: 2 };
+  const refused = (text: string, why: RegExp) =>
+    assert.throws(() => {
+      const timetable = parseTimetable(text);
+      checkTimetable(timetable, size);
+      planTimetable(timetable, chain(timetable));
+    }, why);
+  const one = "1: 1F0 1B0 1F1 1B1";
+  refused("0: 0F0 0F1 0B0 0B1\n2: 1F0", /line 2 begins with "1:"/);
+  refused("0: 0F0 F1 0B0 0B1", /"F1" is written as 0F0/);
+  refused("0: 0F0 0F1 0B0 0B1", /a line for each of 2 ranks, and this has 1/);
+  refused(`0: 0F0 1F1 0B0 0B1\n${one}`, /rank 0 computes stage 0, and not "1F1"/);
+  refused(`0: 0F0 0B0 0B1\n${one}`, /0F for each micro-batch from 0 to 1 once/);
+  refused(`0: 0F0 0F1 0B1 0B0\n${one}`, /0B for each micro-batch from 0 to 1 once, in their order/);
+  refused(`0: 0F0 0F1 0B0 0B1 0W1\n${one}`, /0W for each micro-batch/);
+  refused(`0: 0F0 0B0 0F1 0B1\n1: 1F0 1F1 1B0 1B1`, /rank 0 would wait for ever before "0B0"/);
+});
+
+/** Turns in an order in which one process could compute them, by rank. */
+const anyTimetable = fc
+  .record({
+    ranks: fc.integer({ min: 1, max: 4 }),
+    microBatches: fc.integer({ min: 1, max: 5 }),
+    split: fc.array(fc.boolean(), { minLength: 4, maxLength: 4 }),
+    choices: fc.infiniteStream(fc.nat()),
+  })
+  .map(({ ranks, microBatches, split, choices }): Timetable => {
+    const lines = Array.from({ length: ranks }, (): Turn[] => []);
+    const done = new Set<string>();
+    const directions = (stage: number) =>
+      split[stage] === true ? (["F", "B", "W"] as const) : (["F", "B"] as const);
+    const all = lines.flatMap((_, stage) =>
+      Array.from({ length: microBatches }, (__, microBatch) =>
+        directions(stage).map((direction): Turn => ({ stage, direction, microBatch })),
+      ).flat(),
+    );
+    const needs = chain(lines);
+    for (let left = all; left.length > 0; left = left.filter((turn) => !isDone(turn))) {
+      const ready = left.filter((turn) => {
+        const { microBatch, direction } = turn;
+        const isNext =
+          direction === "F" || microBatch === 0 || isDone({ ...turn, microBatch: microBatch - 1 });
+        return isNext && needs(turn).every((part) => isDone({ ...part, microBatch }));
+      });
+      const turn = ready[(choices.next().value as number) % ready.length] as Turn;
+      done.add(formatTurn(turn));
+      lines[turn.stage]?.push(turn);
+    }
+    return lines;
+
+    function isDone(turn: Turn): boolean {
+      return done.has(formatTurn(turn));
+    }
+  });
+
+/**
+ * Runs a plan with ranks of any speeds, which know of each other by messages alone, and checks what
+ * lies in the slots when it is read.
+ */
+function runPlan({ turns }: PlannedTimetable, needs: Needs, choose: (count: number) => number) {
+  const at = turns.map(() => 0);
+  const messages = new Map<string, number>();
+  const count = (key: string, more: number) => messages.set(key, (messages.get(key) ?? 0) + more);
+  /** By stage and slot: the micro-batch that is there, and which parts have written. */
+  const slots = new Map<string, { microBatch: number; parts: Set<string> }>();
+  const slotOf = (stage: number, microBatch: number) => {
+    const turn = turns[stage]?.find((own) => own.microBatch === microBatch);
+    return `${stage}.${turn?.slot}`;
+  };
+  for (;;) {
+    const ready = turns.flatMap((own, rank) => {
+      const turn = own[at[rank] as number];
+      const isReady = turn?.awaits.every((from) => (messages.get(`${from}.${rank}`) ?? 0) > 0);
+      return turn !== undefined && isReady === true ? [{ rank, turn }] : [];
+    });
+    if (ready.length === 0) break;
+    const { rank, turn } = ready[choose(ready.length)] as (typeof ready)[number];
+    for (const from of turn.awaits) count(`${from}.${rank}`, -1);
+    const { stage, direction, microBatch } = turn;
+    for (const part of needs(turn)) {
+      const found = slots.get(slotOf(part.stage, microBatch));
+      assert.equal(found?.microBatch, microBatch, `${formatTurn(turn)} reads another micro-batch`);
+      assert.ok(found?.parts.has(part.direction), `${formatTurn(turn)} reads too early`);
+    }
+    const slot = slotOf(stage, microBatch);
+    if (direction === "F") slots.set(slot, { microBatch, parts: new Set() });
+    assert.equal(slots.get(slot)?.microBatch, microBatch);
+    slots.get(slot)?.parts.add(direction);
+    for (const to of turn.tells) count(`${rank}.${to}`, 1);
+    at[rank] = (at[rank] as number) + 1;
+  }
+  assert.deepEqual(
+    at,
+    turns.map(({ length }) => length),
+  );
+  assert.ok(
+    [...messages.values()].every((left) => left === 0),
+    "no message is left",
+  );
+}
+
+test("whatever the order and the speeds, each turn reads what it needs and nothing else", () => {
+  fc.assert(
+    fc.property(anyTimetable, fc.infiniteStream(fc.nat()), (timetable, speeds) => {
+      const needs = chain(timetable);
+      const planned = planTimetable(timetable, needs);
+      runPlan(planned, needs, (count) => (speeds.next().value as number) % count);
+      const ends = endsOf(planned, needs, secondsIn(timetable));
+      assert.deepEqual(
+        ends.map(({ length }) => length),
+        timetable.map(({ length }) => length),
+      );
+    }),
+    { numRuns: 300 },
+  );
+});

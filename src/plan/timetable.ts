@@ -1,0 +1,294 @@
+/**
+ * The timetable of a pipeline: which stage of the model each rank computes for which micro-batch, and
+ * in which order. It is data, as text that one can read and edit: a line for each rank,
+ * `0: 0F0 0F1 0B0 0B1`, where `1B2` is the backward part of stage 1 for micro-batch 2.
+ *
+ * A stage whose line has W has a backward part in two: B makes the gradients that the stage before
+ * waits for, and W all others, which are those of the stage's own parameters.
+ */
+import { LockstepError } from "../errors.ts";
+
+const DIRECTIONS = ["F", "B", "W"] as const;
+export type Direction = (typeof DIRECTIONS)[number];
+
+/** What a rank computes: a part of a stage, for a micro-batch. */
+export interface Turn {
+  readonly stage: number;
+  readonly direction: Direction;
+  readonly microBatch: number;
+}
+
+/** The turns of each rank, in order. */
+export type Timetable = readonly (readonly Turn[])[];
+
+export interface TimetableSize {
+  readonly ranks: number;
+  /** Of one pipeline. */
+  readonly microBatches: number;
+  /** How many micro-batches of the step are computed at once, and count as one here. Default: 1. */
+  readonly atOnce?: number;
+}
+
+/** The timetables that have a name. */
+export const SCHEDULES = ["1f1b", "gpipe", "zb-h1"] as const;
+export type ScheduleName = (typeof SCHEDULES)[number];
+/** It takes the memory of `1f1b` in the rank that has most, and waits least. */
+export const DEFAULT_SCHEDULE: ScheduleName = "zb-h1";
+
+/**
+ * - `gpipe`: all forward parts, then all backward parts (Huang et al., "GPipe", 2019). All
+ *   micro-batches are in memory at once.
+ * - `1f1b`: each rank does a backward part as soon as it can (Narayanan et al., "PipeDream", 2019,
+ *   with the flush of "Megatron-LM", 2021). As many micro-batches are in memory as stages follow.
+ * - `zb-h1`: as `1f1b`, but stage s computes its W s micro-batches later, so that the stage before
+ *   has its gradients sooner (Qi et al., "Zero Bubble Pipeline Parallelism", 2023). One micro-batch
+ *   more is in memory. No stage comes before stage 0, whose backward part stays whole.
+ */
+export function timetableOf(name: ScheduleName, { ranks, microBatches }: TimetableSize): Timetable {
+  return Array.from({ length: ranks }, (_, stage) => {
+    const ahead = name === "gpipe" ? microBatches : Math.min(microBatches, ranks - stage);
+    const delay = name === "zb-h1" && stage > 0 ? stage : undefined;
+    const turns: Turn[] = [];
+    const add = (direction: Direction, microBatch: number) => {
+      const isThere = microBatch >= 0 && microBatch < microBatches;
+      if (isThere) turns.push({ stage, direction, microBatch });
+    };
+    for (let at = 0; at < microBatches + ahead - 1 + (delay ?? 0); at++) {
+      add("F", at);
+      add("B", at - ahead + 1);
+      if (delay !== undefined) add("W", at - ahead + 1 - delay);
+    }
+    return turns;
+  });
+}
+
+/** The timetable that has a name, or that a text is. @throws INVALID_OPTION as `parseTimetable` */
+export function readTimetable(schedule: string, size: TimetableSize): Timetable {
+  const isNamed = (SCHEDULES as readonly string[]).includes(schedule);
+  return isNamed ? timetableOf(schedule as ScheduleName, size) : parseTimetable(schedule);
+}
+
+/** The stages whose backward part is in two. */
+export function splitStages(timetable: Timetable): ReadonlySet<number> {
+  const later = timetable.flat().filter(({ direction }) => direction === "W");
+  return new Set(later.map(({ stage }) => stage));
+}
+
+export function formatTurn({ stage, direction, microBatch }: Turn): string {
+  return `${stage}${direction}${microBatch}`;
+}
+
+export function formatTimetable(timetable: Timetable): string {
+  return timetable.map((turns, rank) => `${rank}: ${turns.map(formatTurn).join(" ")}`).join("\n");
+}
+
+/** @throws INVALID_OPTION with the line and what is wrong in it */
+export function parseTimetable(text: string): Timetable {
+  const lines = text.split("\n").filter((line) => line.trim() !== "");
+  return lines.map((line, rank) => {
+    const [, number, rest = ""] = /^\s*(\d+):(.*)$/.exec(line) ?? [];
+    if (Number(number ?? Number.NaN) !== rank)
+      throw wrong(`line ${rank + 1} begins with "${rank}:"`);
+    return rest
+      .trim()
+      .split(/\s+/)
+      .filter((word) => word !== "")
+      .map((word): Turn => {
+        const [, stage, direction, microBatch] = /^(\d+)([FBW])(\d+)$/.exec(word) ?? [];
+        if (direction === undefined) {
+          throw wrong(`"${word}" is written as 0F0 (stage; F, B or W; micro-batch)`);
+        }
+        return {
+          stage: Number(stage),
+          direction: direction as Direction,
+          microBatch: Number(microBatch),
+        };
+      });
+  });
+}
+
+/**
+ * Checks that each rank computes one stage, the one of its number, with all its parts for each
+ * micro-batch, and parts of the backward pass in the order of the micro-batches, in which their
+ * gradients are summed.
+ * @throws INVALID_OPTION
+ */
+export function checkTimetable(
+  timetable: Timetable,
+  { ranks, microBatches, atOnce = 1 }: TimetableSize,
+): void {
+  if (timetable.length !== ranks) {
+    throw wrong(`it has a line for each of ${ranks} ranks, and this has ${timetable.length}`);
+  }
+  for (const [rank, turns] of timetable.entries()) {
+    const other = turns.find(({ stage }) => stage !== rank);
+    if (other !== undefined) {
+      throw wrong(`rank ${rank} computes stage ${rank}, and not "${formatTurn(other)}"`);
+    }
+    const hasLater = turns.some(({ direction }) => direction === "W");
+    for (const direction of hasLater ? DIRECTIONS : (["F", "B"] as const)) {
+      const own = turns.filter((turn) => turn.direction === direction);
+      const numbers = own.map(({ microBatch }) => microBatch);
+      const sorted = direction === "F" ? numbers.toSorted((a, b) => a - b) : numbers;
+      const isEach = sorted.every((number, at) => number === at) && sorted.length === microBatches;
+      if (isEach) continue;
+      const order = direction === "F" ? "" : ", in their order";
+      const counted = atOnce === 1 ? "" : ` (${atOnce}, one on each thread, count as one)`;
+      throw wrong(
+        `rank ${rank} has ${rank}${direction} for each micro-batch from 0 to ${microBatches - 1}${counted} once${order}`,
+      );
+    }
+  }
+}
+
+function wrong(what: string): LockstepError {
+  return new LockstepError("INVALID_OPTION", `The timetable of the pipeline: ${what}.`);
+}
+
+/** The parts of stages whose results a part of a stage needs. */
+export type Needs = (
+  turn: Pick<Turn, "stage" | "direction">,
+) => readonly Pick<Turn, "stage" | "direction">[];
+
+/** A turn with what has to be known before it, and who has to know of it. */
+export interface PlannedTurn extends Turn {
+  /** Ranks of which a message is awaited before the turn. */
+  readonly awaits: readonly number[];
+  /** Ranks that are told when the turn is done. */
+  readonly tells: readonly number[];
+  /** Where the values that the stage makes for this micro-batch lie: slots are used again. */
+  readonly slot: number;
+}
+
+export interface PlannedTimetable {
+  readonly turns: readonly (readonly PlannedTurn[])[];
+  /** The slots of each rank. */
+  readonly slots: readonly number[];
+}
+
+/**
+ * Plans messages between ranks, and the slots in which what a stage makes lies. Each rank knows of
+ * another how many turns it has done, because messages carry all that their sender knows (vector
+ * clocks: Fidge, "Timestamps in message-passing systems", 1988): so no message is sent that says
+ * nothing new, and a slot is used again only when all its readers are known to be done.
+ * @throws INVALID_OPTION for a timetable in which ranks would wait for each other for ever
+ */
+export function planTimetable(timetable: Timetable, needs: Needs): PlannedTimetable {
+  const ranks = timetable.length;
+  const rankOf = new Map<number, number>();
+  const indexOf = new Map<string, number>();
+  for (const [rank, turns] of timetable.entries()) {
+    for (const [index, turn] of turns.entries()) {
+      rankOf.set(turn.stage, rank);
+      indexOf.set(formatTurn(turn), index);
+    }
+  }
+  /** How many turns of each rank each rank knows to be done; and what was known after each turn. */
+  const knows = timetable.map(() => new Array<number>(ranks).fill(0));
+  const after = timetable.map((): number[][] => []);
+  const planned = timetable.map((): (PlannedTurn & { tells: number[] })[] => []);
+  const slots = timetable.map((): number[] => []);
+  const place = ({ stage, direction }: Pick<Turn, "stage" | "direction">, microBatch: number) => {
+    const rank = rankOf.get(stage) as number;
+    return { rank, index: indexOf.get(formatTurn({ stage, direction, microBatch })) as number };
+  };
+  const isSplit = splitStages(timetable);
+  const parts = timetable.flatMap((_, stage) =>
+    DIRECTIONS.filter((direction) => direction !== "W" || isSplit.has(stage)).map((direction) => ({
+      stage,
+      direction,
+    })),
+  );
+  /** The parts of stages that read what a stage makes. */
+  const readersOf = (stage: number) =>
+    parts.filter((part) => part.stage === stage || needs(part).some((own) => own.stage === stage));
+  const readers = new Map([...rankOf.keys()].map((stage) => [stage, readersOf(stage)]));
+  const isDone = (known: readonly number[], turn: { rank: number; index: number }) =>
+    (known[turn.rank] as number) > turn.index;
+  const step = (rank: number): boolean => {
+    const index = (planned[rank] as PlannedTurn[]).length;
+    const turn = timetable[rank]?.[index];
+    if (turn === undefined) return false;
+    const { stage, microBatch } = turn;
+    const needed = needs(turn).map((part) => place(part, microBatch));
+    if (needed.some((of) => (planned[of.rank]?.length ?? 0) <= of.index)) return false;
+    const known = knows[rank] as number[];
+    const awaits: number[] = [];
+    // The latest turn of each rank says the most.
+    for (const of of needed.toSorted((a, b) => b.index - a.index)) {
+      if (of.rank === rank || isDone(known, of)) continue;
+      awaits.push(of.rank);
+      planned[of.rank]?.[of.index]?.tells.push(rank);
+      const told = after[of.rank]?.[of.index] as readonly number[];
+      for (const [other, count] of told.entries()) {
+        known[other] = Math.max(known[other] as number, count);
+      }
+    }
+    // By slot: the micro-batch that has it.
+    const own = slots[rank] as number[];
+    let slot = own.indexOf(microBatch);
+    if (slot < 0) {
+      slot = own.findIndex((other) =>
+        (readers.get(stage) ?? []).every((part) => isDone(known, place(part, other))),
+      );
+      if (slot < 0) slot = own.length;
+      own[slot] = microBatch;
+    }
+    known[rank] = index + 1;
+    (after[rank] as number[][]).push([...known]);
+    planned[rank]?.push({ ...turn, awaits, tells: [], slot });
+    return true;
+  };
+  for (let moved = true; moved; ) {
+    moved = false;
+    for (let rank = 0; rank < ranks; rank++) while (step(rank)) moved = true;
+  }
+  for (const [rank, turns] of timetable.entries()) {
+    const next = turns[(planned[rank] as PlannedTurn[]).length];
+    if (next !== undefined) {
+      throw wrong(`rank ${rank} would wait for ever before "${formatTurn(next)}"`);
+    }
+  }
+  return { turns: planned, slots: slots.map(({ length }) => length) };
+}
+
+/**
+ * When each turn of each rank ends, if each begins as soon as it can.
+ * @param secondsOf what a turn takes
+ */
+export function endsOf(
+  { turns }: PlannedTimetable,
+  needs: Needs,
+  secondsOf: (turn: Turn) => number,
+): number[][] {
+  const ends = turns.map((): number[] => []);
+  const done = new Map<string, number>();
+  for (let moved = true; moved; ) {
+    moved = false;
+    for (const [rank, own] of turns.entries()) {
+      const before = ends[rank] as number[];
+      for (let turn = own[before.length]; turn !== undefined; turn = own[before.length]) {
+        const { microBatch } = turn;
+        const ready = needs(turn).map((part) => done.get(formatTurn({ ...part, microBatch })));
+        if (ready.includes(undefined)) break;
+        const end = Math.max(before.at(-1) ?? 0, ...(ready as number[])) + secondsOf(turn);
+        before.push(end);
+        done.set(formatTurn(turn), end);
+        moved = true;
+      }
+    }
+  }
+  return ends;
+}
+
+/** The part of the time of all ranks in which they have nothing to compute, in [0, 1). */
+export function bubbleOf(
+  planned: PlannedTimetable,
+  needs: Needs,
+  secondsOf: (turn: Turn) => number,
+): number {
+  const ends = endsOf(planned, needs, secondsOf);
+  const whole = Math.max(...ends.flat()) * ends.length;
+  const busy = planned.turns.flat().reduce((sum, turn) => sum + secondsOf(turn), 0);
+  return (whole - busy) / whole;
+}

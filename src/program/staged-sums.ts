@@ -1,0 +1,302 @@
+/**
+ * Sums of a pipeline: a rank computes one stage of the model, for all micro-batches of its pipeline,
+ * and sums its gradients along the one tree over micro-batches. The flat vectors are shared out tile
+ * by tile: a tile lies with the stage that makes the most of its gradient. A parameter that lies in
+ * tiles of two ranks is brought together before a step, and its gradient is taken apart behind it.
+ */
+import { LockstepError } from "../errors.ts";
+import type { Graph } from "../graph/index.ts";
+import {
+  formatTurn,
+  isOfKind,
+  isPiece,
+  type Pipeline,
+  type PlannedTurn,
+  type StepGraph,
+  valueName,
+  valueOf,
+} from "../plan/index.ts";
+import { GRADIENTS, gradientBuffer, stateBuffer } from "./buffers.ts";
+import { flatName, gradientAxes } from "./flat.ts";
+import { Gathered, gatheredRef, type Unit } from "./gathered.ts";
+import { entryRef, planLayout } from "./layout.ts";
+import { areInPlace, groupsOfRank, placeIn, type RankGroups, shardGroups } from "./levels.ts";
+import { extentsOf, type Ownership, ownSpans } from "./ownership.ts";
+import type { At, Places } from "./places.ts";
+import {
+  barrier,
+  type CollectiveStage,
+  type ProgramBuilder,
+  type RunStage,
+  type SimpleStage,
+  type Stage,
+  type TensorRef,
+} from "./program.ts";
+import { planReplicas, type Replicas } from "./replica-sums.ts";
+import { copyRun } from "./runs.ts";
+import { entrySpan, extentOf, type Span, spanRef, wholeSpan } from "./spans.ts";
+import {
+  cutsByStage,
+  elementsByStage,
+  intersection,
+  isLast,
+  isSummed,
+  joined,
+  type Makers,
+  makersOf,
+  spansOfTiles,
+} from "./stage-tiles.ts";
+import { StageTurns } from "./stage-turns.ts";
+import { type RowGather, type SumOptions, type SumPlan, sumOf } from "./sums.ts";
+import { Together } from "./together.ts";
+import { type Wave, waveStage } from "./waves.ts";
+
+const CONTROL = "control";
+
+export class StagedSums implements SumPlan {
+  readonly own: readonly number[];
+  readonly lanes: number;
+  readonly followsRanges = false;
+  readonly rows: readonly RowGather[];
+  readonly buckets = 1;
+  readonly ownership: Ownership;
+  readonly places: readonly (readonly number[])[];
+  readonly gathered: Gathered;
+  readonly #program: ProgramBuilder;
+  readonly #options: SumOptions;
+  readonly #replicas: Replicas;
+  readonly #turns: StageTurns;
+  /** The parameters of this stage. */
+  readonly #unit: Unit;
+  /** The stage that makes each gradient, by the name of its parameter, and each other sum. */
+  readonly #makers: Makers;
+  /**
+   * What is made for sums before the last part of a stage: where it is summed, there may still be
+   * what an earlier micro-batch has made.
+   */
+  readonly #early: ReadonlySet<string>;
+  /** The tiles that this stage makes something of. */
+  readonly #made: readonly Span[];
+  readonly #control: Together;
+
+  /** @throws INVALID_OPTION if an update needs whole parameters, or the timetable does not fit */
+  constructor(program: ProgramBuilder, options: SumOptions) {
+    const { step, vectors, ground, rank, lanes } = options;
+    this.#program = program;
+    this.#options = options;
+    const pipeline = step.pipeline as Pipeline;
+    const groups = shardGroups(ground, gradientAxes(step, vectors));
+    const { members, names } = groups;
+    const { number: replica, ranks, place: stage } = placeIn(members, rank);
+    for (const [name, own] of groupsOfRank(groups, rank)) program.groups.set(name, own);
+    this.places = ranks.map((_, place) => members.map((own) => own[place] as number));
+    const least = Math.floor(step.microBatches / members.length);
+    if (least < ranks.length) throw tooFew(step, ranks.length, members.length);
+    this.lanes = Math.min(lanes, least);
+    const reduces = step.tasks.filter(isOfKind("reduce"));
+    this.#replicas = planReplicas(program, vectors.gradients, {
+      groups,
+      microBatches: step.microBatches,
+      replica,
+      perWave: this.lanes,
+      reproducible: reduces.every(({ combination }) => combination === "tree"),
+      isInPlace: true,
+    });
+    const { ranges, waves } = this.#replicas;
+    this.own = waves.flatMap(({ first, count }) =>
+      Array.from({ length: count }, (_, index) => first + index),
+    );
+    const counts = ranges.map(({ count }) => count);
+    this.rows = ranges.length === 1 ? [] : [{ group: names.outer, first: 0, counts }];
+    const pieces = step.tasks.filter(isPiece);
+    this.#makers = makersOf(step, pieces);
+    this.#early = new Set(
+      pieces
+        .filter(({ stage: part }) => part !== undefined && !isLast(pieces, part))
+        .flatMap(({ outputs }) => outputs.filter((name) => sumOf(step, name) !== undefined)),
+    );
+    this.#turns = new StageTurns(program, {
+      step,
+      pipeline,
+      ranks,
+      stage,
+      microBatches: this.own.length,
+      lanes: this.lanes,
+      isKept: (name) => this.#early.has(name),
+    });
+    this.ownership = this.#ownershipOf(groups, ranks, stage);
+    this.gathered = new Gathered(program, vectors.parameters, this.ownership);
+    const taken = this.#turns.pieces.flatMap(({ inputs }) => inputs.map((of) => valueOf(step, of)));
+    const parameters = taken.filter(({ role }) => role === "parameter").map(({ of }) => of);
+    this.#unit = this.gathered.unit(`parameters of stage ${stage}`, [...new Set(parameters)], 0);
+    this.#made = vectors.gradients.groups.flatMap((group) =>
+      spansOfTiles(
+        group,
+        (tile) => isSummed(group) || elementsByStage(group, tile, this.#makers).has(stage),
+      ),
+    );
+    const told = reduces
+      .flatMap(({ outputs }) => outputs)
+      .map((name) => ({ name, ...valueOf(step, name) }));
+    const items = told.filter(({ role }) => role === "control");
+    this.#control = new Together(program, {
+      layout: planLayout(
+        items.map(({ name, type }) => ({ name, type, group: "summed" })),
+        1024,
+      ),
+      group: names.all,
+      ranks: ground.mesh.size,
+      place: rank,
+    });
+    this.#allocate();
+  }
+
+  #ownershipOf(groups: RankGroups, ranks: readonly number[], place: number): Ownership {
+    const { vectors, ground } = this.#options;
+    const cuts = vectors.gradients.groups
+      .filter((group) => !isSummed(group))
+      .flatMap((group) => cutsByStage(group, this.#makers, ranks.length));
+    const isInPlace = areInPlace(groups, ground.topology);
+    const { members, names } = groups;
+    const group = names.inner;
+    return { group, isInPlace, place, ranks, cuts, groups: members, buddies: [], wards: [] };
+  }
+
+  #allocate(): void {
+    const { step, vectors } = this.#options;
+    const program = this.#program;
+    this.#turns.allocate();
+    const own = extentsOf(vectors.gradients, this.ownership, ownSpans);
+    for (const name of this.#replicas.accumulators) {
+      program.touches(name, joined([...own, ...this.#made.map(extentOf)]));
+    }
+    program.shared.add(GRADIENTS);
+    this.#control.allocate(CONTROL);
+    for (const { graph } of this.#turns.pieces) {
+      program.graph(graph, 1, () => step.graphs.get(graph) as Graph);
+    }
+  }
+
+  place(name: string, { microBatch, lane }: At): TensorRef | undefined {
+    const { step } = this.#options;
+    const { of, role } = valueOf(step, name);
+    if (role === "activation" || this.#early.has(name)) return this.#turns.place(name, microBatch);
+    if (name === valueName("parameter", of)) return gatheredRef(this.#unit, of);
+    const wave = this.#replicas.waves[Math.floor(microBatch / this.lanes)] as Wave;
+    return this.#leafRef(name, wave, lane);
+  }
+
+  /** Where the last part of a stage writes what is summed. */
+  #leafRef(name: string, { leaves }: Wave, lane: number): TensorRef | undefined {
+    const { step, vectors } = this.#options;
+    const sum = sumOf(step, name);
+    if (sum === undefined) return undefined;
+    const buffer = gradientBuffer(leaves[lane] as number);
+    return entryRef(vectors.gradients, buffer, flatName(step, sum));
+  }
+
+  control(of: string): TensorRef | undefined {
+    return of === "paces" ? undefined : this.#control.ref(valueName("control", of), CONTROL);
+  }
+
+  pieces(): undefined {
+    return undefined;
+  }
+
+  stages(places: Places, from: number): Stage[] {
+    const { group } = this.ownership;
+    const copied = this.#unit.work.filter((stage) => !("runs" in stage) || stage.runs.length > 0);
+    return [
+      barrier("all parameters are there", group),
+      ...copied,
+      ...this.#turns.stages((turn) => this.#work(turn, places, from)),
+      barrier("all stages are computed", group),
+      ...this.#exchanged(places, from),
+      ...this.#replicas.sum(this.#summedSpans(), "gradients"),
+      ...this.#control.summed(CONTROL, "what ranks tell"),
+    ];
+  }
+
+  #work(part: PlannedTurn, places: Places, from: number): SimpleStage[] {
+    const { direction, microBatch: turn } = part;
+    const wave = this.#replicas.waves[turn] as Wave;
+    const lanes = Array.from({ length: wave.count }, (_, lane) => lane);
+    const at = (lane: number): At => ({ microBatch: turn * this.lanes + lane, lane, from });
+    const own = this.#turns.pieces.filter((piece) => piece.stage?.direction === direction);
+    const computed = own.map((piece): RunStage => {
+      const runs = lanes.map((lane) => places.run(piece, at(lane)));
+      return { name: formatTurn(part), runs, mode: "parallel" };
+    });
+    const isEnd = isLast(this.#turns.pieces, part);
+    return isEnd ? [...computed, ...this.#sums(wave, lanes, at)] : computed;
+  }
+
+  /** What is summed after the last part of a stage. */
+  #sums(wave: Wave, lanes: readonly number[], at: (lane: number) => At): RunStage[] {
+    const made = this.#turns.pieces.flatMap(({ outputs }) => outputs);
+    const early = made.filter((name) => this.#early.has(name));
+    const runs = early.flatMap((name) =>
+      lanes.map((lane) => {
+        const kept = this.place(name, at(lane)) as TensorRef;
+        return copyRun(this.#program, kept, this.#leafRef(name, wave, lane) as TensorRef);
+      }),
+    );
+    const copied: RunStage[] = runs.length === 0 ? [] : [{ name: "terms", runs, mode: "small" }];
+    if (wave.sums.length === 0) return copied;
+    return [...copied, waveStage(this.#program, wave, this.#made)];
+  }
+
+  /** What other stages have made of this rank's tiles, and what all ranks need of each stage. */
+  #exchanged(places: Places, from: number): (RunStage | CollectiveStage)[] {
+    const { step, vectors } = this.#options;
+    const { place, ranks, group: name } = this.ownership;
+    const isElsewhere = (made: string) => (this.#makers.get(made) ?? place) !== place;
+    const rankOf = (made: string) => ranks[this.#makers.get(made) as number] as number;
+    const copy = (made: string, ref: TensorRef) =>
+      copyRun(this.#program, { ...ref, rank: rankOf(made) }, ref);
+    const runs = vectors.gradients.groups.flatMap((group) => {
+      const spans = isSummed(group) ? [wholeSpan(group)] : ownSpans(this.ownership, group);
+      return group.entries
+        .filter((entry) => isElsewhere(entry.name))
+        .flatMap((entry) =>
+          spans
+            .map((span) => intersection(span, entrySpan(group, entry)))
+            .filter(({ start, end }) => start < end)
+            .map((span) => copy(entry.name, spanRef(span, GRADIENTS))),
+        );
+    });
+    const states = [...step.values.keys()].filter(
+      (value) => value.startsWith("next state:") && isElsewhere(value),
+    );
+    for (const value of states) {
+      const ref = places.ref(value, { microBatch: 0, lane: 0, from });
+      this.#program.shared.add(stateBuffer(0));
+      this.#program.shared.add(stateBuffer(1));
+      runs.push(copy(value, ref));
+    }
+    // Sums over replicas write where others have read.
+    const isRead = this.#replicas.ranges.length > 1 || states.length > 0;
+    return [
+      { name: "what other stages have made", runs, mode: "small" },
+      ...(isRead ? [barrier("what stages have made is read", name)] : []),
+    ];
+  }
+
+  #summedSpans(): Span[] {
+    const { groups } = this.#options.vectors.gradients;
+    return groups.flatMap((group) =>
+      isSummed(group) ? [wholeSpan(group)] : ownSpans(this.ownership, group),
+    );
+  }
+}
+
+function tooFew(step: StepGraph, stages: number, pipelines: number): LockstepError {
+  const each = pipelines === 1 ? "" : ` for each of ${pipelines} pipelines`;
+  return new LockstepError(
+    "INVALID_OPTION",
+    `parallel: pipeline ${stages} needs ${stages} micro-batches or more${each}, and a step has ${step.microBatches}.`,
+    {
+      hint: `Set microBatches in the run to ${stages * pipelines} or more; with 4 times as many, ranks wait for each other less than a fifth of the time.`,
+    },
+  );
+}

@@ -1,0 +1,87 @@
+/** Lines about a pipeline: its stages, its timetable, and a picture of who computes when. */
+import type { Graph } from "../graph/index.ts";
+import { flopsOf } from "../ops/index.ts";
+import {
+  bubbleOf,
+  endsOf,
+  formatTimetable,
+  isPiece,
+  type PlannedTimetable,
+  planTimetable,
+  readTimetable,
+  type StepGraph,
+  stageNeeds,
+  type Turn,
+  valueOf,
+} from "../plan/index.ts";
+import { byteLength } from "../tensor/index.ts";
+import { columns, operations, size, time } from "./columns.ts";
+
+/** The width of the picture, in letters. */
+const WIDTH = 96;
+
+export interface PipelineFacts {
+  readonly ranks: number;
+  /** Of one pipeline. */
+  readonly microBatches: number;
+  readonly flopsPerSecond: number;
+}
+
+/** @returns nothing for a step without stages */
+export function pipelineLines(step: StepGraph, facts: PipelineFacts): string[] {
+  const { pipeline } = step;
+  if (pipeline === undefined) return [];
+  const pieces = step.tasks.filter(isPiece);
+  const needs = stageNeeds(pieces);
+  const timetable = readTimetable(pipeline.schedule, facts);
+  const planned = planTimetable(timetable, needs);
+  const flops = new Map(
+    pieces.map(({ stage, graph }) => [
+      `${stage?.stage}${stage?.direction}`,
+      flopsOf(step.graphs.get(graph) as Graph),
+    ]),
+  );
+  const secondsOf = ({ stage, direction }: Turn) =>
+    (flops.get(`${stage}${direction}`) ?? 0) / facts.flopsPerSecond;
+  const rows = pieces.map(({ stage, outputs }) => {
+    const part = `${stage?.stage}${stage?.direction}`;
+    const others = outputs.filter((name) =>
+      pieces.some((other) => other.stage?.stage !== stage?.stage && other.inputs.includes(name)),
+    );
+    const sent = others.reduce((sum, name) => sum + byteLength(valueOf(step, name).type), 0);
+    const told = sent === 0 ? "" : `${size(sent)} to other stages`;
+    return [`  ${part}`, operations(flops.get(part) ?? 0), told];
+  });
+  const idle = 100 * bubbleOf(planned, needs, secondsOf);
+  const ends = endsOf(planned, needs, secondsOf);
+  const whole = Math.max(...ends.flat());
+  return [
+    "parts of stages, for a micro-batch (F forward, B backward, W the part of it for which no stage waits)",
+    ...columns(rows),
+    "the timetable, which can be edited and given as --timetable FILE",
+    ...formatTimetable(timetable).split("\n"),
+    `who computes when, over ${time(whole)}; for ${idle.toFixed(1)}% of their time ranks wait`,
+    ...picture(planned, ends, secondsOf),
+    "",
+  ];
+}
+
+/** A line for each rank: the letter of what it computes, or a dot while it waits. */
+function picture(
+  { turns }: PlannedTimetable,
+  ends: readonly (readonly number[])[],
+  secondsOf: (turn: Turn) => number,
+): string[] {
+  const whole = Math.max(...ends.flat());
+  return turns.map((own, rank) => {
+    const letters = Array.from({ length: WIDTH }, (_, at) => {
+      const now = ((at + 0.5) * whole) / WIDTH;
+      const index = ends[rank]?.findIndex((end) => end > now) ?? -1;
+      const turn = own[index];
+      if (turn === undefined) return ".";
+      const start = (ends[rank]?.[index] as number) - secondsOf(turn);
+      return start <= now ? turn.direction : ".";
+    });
+    return `${rank}  ${letters.join("")}`;
+  });
+}

@@ -1,0 +1,143 @@
+/**
+ * Runs of a small model on simulated ranks, however they share its step, which are compared with the
+ * run of one process.
+ */
+import assert from "node:assert/strict";
+import { createOrtEngine } from "../../src/engine/index.ts";
+import { gpt, type ModelDefinition } from "../../src/nn/index.ts";
+import { adamw } from "../../src/optimizer/index.ts";
+import { elementCount, tensorFrom, toNumbers } from "../../src/tensor/index.ts";
+import {
+  createTrainer,
+  type FillBatch,
+  type Trainer,
+  type TrainerOptions,
+} from "../../src/train/index.ts";
+import { randomNumbers } from "./random.ts";
+import { simulatedRanks } from "./ranks.ts";
+
+const SAMPLES = 8;
+const MICRO_BATCHES = 4;
+export const CLASSES = 12;
+const STEPS = 12;
+
+/** The engine of all ranks; whoever imports this closes it. */
+export const engine = createOrtEngine({ threads: 1 });
+
+/** Fills samples that depend on their position alone. */
+function filling(ranges: readonly { readonly start: number; readonly end: number }[]): FillBatch {
+  const positions = ranges.flatMap(({ start, end }) =>
+    Array.from({ length: end - start }, (_, index) => start + index),
+  );
+  return (into) => {
+    for (const [field, tensor] of Object.values(into).entries()) {
+      const isClass = tensor.dtype === "int32";
+      const width = elementCount(tensor.shape) / positions.length;
+      const numbers = positions.flatMap((position) =>
+        randomNumbers(field * 1000 + (position % 16), width, [0, isClass ? CLASSES : 1]),
+      );
+      const values = isClass ? numbers.map(Math.floor) : numbers;
+      tensor.bytes.set(tensorFrom(tensor.dtype, tensor.shape, values).bytes);
+    }
+  };
+}
+
+export type Setting = Pick<
+  TrainerOptions,
+  "parallel" | "zero" | "recompute" | "timetable" | "microBatches"
+>;
+
+export interface Outcome {
+  readonly losses: readonly number[];
+  readonly norms: readonly number[];
+  readonly parameters: Readonly<Record<string, readonly number[]>>;
+  readonly trainer: Pick<Trainer, "plan" | "planned">;
+}
+
+export async function train(
+  definition: ModelDefinition,
+  setting: Setting = {},
+): Promise<Outcome[]> {
+  const sizes = Object.values(setting.parallel ?? {}) as number[];
+  const size = sizes.reduce((product, own) => product * own, 1);
+  const simulated = size === 1 ? undefined : simulatedRanks(engine, size, true);
+  const { microBatches = MICRO_BATCHES } = setting;
+  const model = definition.build({ batch: SAMPLES / microBatches, mode: "train" });
+  const options = {
+    engine,
+    model,
+    optimizer: adamw({ learningRate: 1e-2 }),
+    clip: 1,
+    ...setting,
+    microBatches,
+  };
+  const trainers = await Promise.all(
+    Array.from({ length: size }, (_, rank) => {
+      const group = simulated?.groups[rank];
+      return createTrainer({ ...options, ranks: group && { group, adapt: false } });
+    }),
+  );
+  const outcomes = await Promise.all(trainers.map(runSteps));
+  for (const trainer of trainers) trainer.close();
+  await simulated?.close();
+  return outcomes;
+}
+
+async function runSteps(trainer: Trainer): Promise<Outcome> {
+  const [losses, norms]: [number[], number[]] = [[], []];
+  for (let step = 0; step < STEPS; step++) {
+    const positions = { start: step * SAMPLES, end: (step + 1) * SAMPLES };
+    const fill = filling(trainer.ownPositions(positions));
+    const { loss, gradientNorm } = await trainer.step({ positions, fill });
+    losses.push(loss);
+    norms.push(gradientNorm);
+  }
+  const { parameters } = await trainer.read();
+  const numbers = Object.entries(parameters).map(([name, tensor]) => [name, toNumbers(tensor)]);
+  return { losses, norms, parameters: Object.fromEntries(numbers), trainer };
+}
+
+function assertNear(
+  found: readonly number[],
+  wanted: readonly number[],
+  most: number,
+  what: string,
+) {
+  const worst = found.map((own, at) => Math.abs(own - (wanted[at] as number)));
+  const scale = Math.max(1e-3, ...wanted.map(Math.abs));
+  const distance = Math.max(...worst) / scale;
+  assert.ok(distance <= most, `${what}: ${distance} from that of one process`);
+}
+
+export const GPT = gpt({ layers: 2, width: 24, heads: 6, context: 12, vocabulary: CLASSES });
+
+interface Near {
+  readonly losses: number;
+  readonly norms: number;
+}
+
+/** Compares each rank of a divided run with one process. */
+export async function compare(
+  definition: ModelDefinition,
+  setting: Setting,
+  near: Near = { losses: 1e-4, norms: 1e-3 },
+): Promise<readonly Outcome[]> {
+  const alone = await aloneOf(definition);
+  const where = JSON.stringify(setting);
+  const outcomes = await train(definition, setting);
+  for (const outcome of outcomes) {
+    assert.deepEqual(outcome.losses, outcomes[0]?.losses, `${where}: all ranks have one loss`);
+    assertNear(outcome.losses, alone.losses, near.losses, `${where}: losses`);
+    assertNear(outcome.norms, alone.norms, near.norms, `${where}: norms`);
+    assert.deepEqual(outcome.parameters, outcomes[0]?.parameters, `${where}: one state`);
+  }
+  return outcomes;
+}
+
+const known = new WeakMap<ModelDefinition, Promise<Outcome>>();
+
+function aloneOf(definition: ModelDefinition): Promise<Outcome> {
+  const found = known.get(definition) ?? train(definition).then(([alone]) => alone as Outcome);
+  known.set(definition, found);
+  return found;
+}
