@@ -89,6 +89,8 @@ const SETTINGS: readonly Setting[] = [
   { parallel: { pipeline: 4 }, microBatches: 4 },
   { parallel: { data: 2, pipeline: 2 } },
   { parallel: { pipeline: 2 }, microBatches: 2 },
+  { parallel: { pipeline: 2 }, recompute: "blocks" },
+  { parallel: { data: 2, pipeline: 3 }, recompute: "blocks" },
 ];
 
 for (const [name, definition] of Object.entries(MODELS)) {
@@ -122,7 +124,9 @@ test("what a pipeline cannot do is refused, and says what to do", async () => {
   await refused({ parallel: { pipeline: 4 } }, /cut into 4 stages with parameters/, small);
   await refused({ parallel: pipeline, zero: 1 }, /does not go together with ZeRO yet/);
   await refused({ parallel: { pipeline: 2, tensor: 2 } }, /does not go together with tensor yet/);
-  await refused({ parallel: pipeline, recompute: "blocks" }, /together with recompute yet/);
+  await refused({ parallel: pipeline, recompute: { memory: 1e9 } }, /a limit for recompute yet/);
+  const later: Setting = { parallel: pipeline, recompute: "blocks", timetable: "zb-h1" };
+  await refused(later, /recompute does not go together with zb-h1/);
   await refused({ parallel: pipeline, timetable: "1f2b" }, /line 1 begins with "0:"/);
   const short = "0: 0F0 0B0\n1: 1F0 1B0";
   await refused({ parallel: pipeline, timetable: short }, /for each micro-batch from 0 to 7/);

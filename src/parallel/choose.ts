@@ -188,8 +188,11 @@ function sharedAs(
   const divided = sizes.tensor > 1 ? [tensor()] : [];
   if (sizes.tensor > 1) checkDivided(options, topology, sizes.tensor);
   if (sizes.pipeline > 1) checkPipeline(options, topology, sizes);
-  const staged = sizes.pipeline > 1 ? [pipeline({ schedule: options.timetable })] : [];
-  const again = options.recompute === undefined ? [] : [recompute(options.recompute)];
+  const isStaged = sizes.pipeline > 1;
+  const isAgain = options.recompute !== undefined;
+  const staged = isStaged ? [pipeline({ schedule: options.timetable, recompute: isAgain })] : [];
+  // A pipeline cuts the pass at its blocks itself.
+  const again = options.recompute === undefined || isStaged ? [] : [recompute(options.recompute)];
   const away = options.offload === undefined ? [] : [offload(options.offload)];
   const shared = { mesh, topology, stated: options, predicted: undefined };
   if (axes.length === 0) {
@@ -257,8 +260,11 @@ function checkPipeline(
     );
   }
   if (parts > 1) refuse("does not go together with tensor yet", "Use one of them, with data.");
-  if (again !== undefined) {
-    refuse("does not go together with recompute yet", "Use more micro-batches, which are smaller.");
+  if (typeof again === "object") {
+    refuse(
+      "does not go together with a limit for recompute yet",
+      'Use recompute: "blocks", which computes all blocks again.',
+    );
   }
   if (topology.nodes.some((ranks) => ranks.length % stages !== 0)) {
     refuse(

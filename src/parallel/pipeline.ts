@@ -7,6 +7,7 @@
 import { LockstepError } from "../errors.ts";
 import { axisOf, PIPELINE } from "../mesh/index.ts";
 import {
+  type ComputeTask,
   cutIntoStages,
   cutTask,
   DEFAULT_SCHEDULE,
@@ -17,12 +18,15 @@ import {
   readTimetable,
   SCHEDULES,
   type StageCosts,
+  type StagePart,
   type StepGraph,
   type StepTask,
   splitStages,
+  stagesOfBlocks,
   valueOf,
 } from "../plan/index.ts";
 import { DEFAULT_FLOPS } from "./cost.ts";
+import { allBlocksAgain } from "./recompute.ts";
 import { secondsOfNode } from "./sharding/costs.ts";
 import type { Strategy } from "./strategy.ts";
 import { shardUpdates } from "./zero.ts";
@@ -30,9 +34,13 @@ import { shardUpdates } from "./zero.ts";
 export interface PipelineOptions {
   /** The axis of the mesh. Default: `PIPELINE`. */
   readonly axis?: string;
-  /** The name of a timetable, or the timetable as text. Default:
-   * `DEFAULT_SCHEDULE`. */
+  /**
+   * The name of a timetable, or the timetable as text. Default: `DEFAULT_SCHEDULE`, and `1f1b` with
+   * `recompute`.
+   */
   readonly schedule?: string | undefined;
+  /** Whether activations inside a block are computed again in the backward part. Default: false. */
+  readonly recompute?: boolean;
 }
 
 const LINK = { latency: 0, bytesPerSecond: MEMORY_SPEED };
@@ -50,11 +58,14 @@ const WORDS: Readonly<Record<Direction, string>> = {
 
 export function pipeline({
   axis = PIPELINE,
-  schedule = DEFAULT_SCHEDULE,
+  schedule,
+  recompute: again = false,
 }: PipelineOptions = {}): Strategy {
-  if (!isNamed(schedule)) parseTimetable(schedule);
+  // What W reads would be computed again long before it is read.
+  const used = schedule ?? (again ? "1f1b" : DEFAULT_SCHEDULE);
+  if (!isNamed(used)) parseTimetable(used);
   return {
-    name: `stages over "${axis}", ${isNamed(schedule) ? schedule : "a timetable"}`,
+    name: `stages over "${axis}", ${isNamed(used) ? used : "a timetable"}${again ? ", recompute blocks" : ""}`,
     rewrite(step, mesh) {
       const count = axisOf(mesh, axis).size;
       const [pass, ...others] = step.tasks.filter(isPiece);
@@ -66,27 +77,52 @@ export function pipeline({
           { hint: "Put the pipeline before the strategies that cut the pass." },
         );
       }
-      const { microBatches } = step;
-      const split = splitStages(readTimetable(schedule, { ranks: count, microBatches }));
-      const isSplit = (stage: number) => split.has(stage);
-      const cut = cutIntoStages(step, pass, { count, isSplit }, COSTS);
-      if (cut === undefined) throw tooFew(step, count);
-      const found = cutTask(step, pass, (node) => cut.pieceOf.get(node) as number);
-      const tasks = found.step.tasks.map((task): StepTask => {
-        const part = cut.pieces[found.pieces.findIndex((piece) => piece === task)];
-        if (part === undefined || task.kind !== "compute") return task;
-        const { stage, direction } = part;
-        return {
-          ...task,
-          name: `stage ${stage}, ${WORDS[direction]}`,
-          stage: { stage, direction },
-        };
-      });
-      const staged = { ...found.step, tasks, pipeline: { axis, schedule } };
+      const timetable = readTimetable(used, { ranks: count, microBatches: step.microBatches });
+      const split = splitStages(timetable);
+      if (again && split.size > 0) throw keptTooLong(used);
+      const staged = again ? inBlocks(step, pass, count) : inParts(step, pass, { count, split });
       checkStages(staged, { count, split });
-      return shardUpdates(staged, [axis], ["slot", "gradient", "parameter"]);
+      const parts = { ...staged, pipeline: { axis, schedule: used } };
+      return shardUpdates(parts, [axis], ["slot", "gradient", "parameter"]);
     },
   };
+}
+
+/** Cuts the pass into the parts of stages. */
+function inParts(
+  step: StepGraph,
+  pass: ComputeTask,
+  { count, split }: { readonly count: number; readonly split: ReadonlySet<number> },
+): StepGraph {
+  const isSplit = (stage: number) => split.has(stage);
+  const cut = cutIntoStages(step, pass, { count, isSplit }, COSTS);
+  if (cut === undefined) throw tooFew(step, count);
+  const found = cutTask(step, pass, (node) => cut.pieceOf.get(node) as number);
+  return withStages(found.step, cut.pieces);
+}
+
+/** Cuts the pass into blocks that are computed again, several of which are a stage. */
+function inBlocks(step: StepGraph, pass: ComputeTask, count: number): StepGraph {
+  const found = allBlocksAgain(step, pass);
+  const parts = stagesOfBlocks(found, found.tasks.filter(isPiece), count, COSTS);
+  if (parts === undefined) throw tooFew(step, count);
+  return withStages(found, parts);
+}
+
+/** @param parts the part of which stage each piece of the pass is */
+function withStages(step: StepGraph, parts: readonly StagePart[]): StepGraph {
+  const pieces = step.tasks.filter(isPiece);
+  const tasks = step.tasks.map((task): StepTask => {
+    const at = pieces.findIndex((piece) => piece === task);
+    const part = parts[at];
+    if (part === undefined || task.kind !== "compute") return task;
+    const { stage, direction } = part;
+    const own = parts.filter((other) => other.stage === stage && other.direction === direction);
+    const number = own.length === 1 ? "" : ` ${own.indexOf(part) + 1}`;
+    const name = `stage ${stage}, ${WORDS[direction]}${number}`;
+    return { ...task, name, stage: { stage, direction } };
+  });
+  return { ...step, tasks };
 }
 
 function isNamed(schedule: string): boolean {
@@ -105,7 +141,7 @@ function checkStages(
       inputs.some((name) => valueOf(step, name).role === "parameter"),
     );
     const has = (direction: Direction) => own.some((piece) => piece.stage?.direction === direction);
-    if (!trains || !has("F")) throw tooFew(step, count);
+    if (!trains) throw tooFew(step, count);
     if (!split.has(stage) || (has("B") && has("W"))) continue;
     throw new LockstepError(
       "INVALID_OPTION",
@@ -113,6 +149,14 @@ function checkStages(
       { hint: `Leave out ${stage}W: ${stage}B is then the whole backward part.` },
     );
   }
+}
+
+function keptTooLong(schedule: string): LockstepError {
+  return new LockstepError(
+    "INVALID_OPTION",
+    `recompute does not go together with ${isNamed(schedule) ? schedule : "a timetable that has W"}: what W reads would be kept until W.`,
+    { hint: "Use 1f1b, or a timetable without W." },
+  );
 }
 
 function tooFew({ name }: StepGraph, count: number): LockstepError {

@@ -63,20 +63,33 @@ export function recompute(how: Recompute): Strategy {
           "recompute comes before the strategies that cut the forward and backward pass.";
         throw new LockstepError("INVALID_OPTION", message);
       }
-      const graph = step.graphs.get(task.graph) as Graph;
-      const pass = { step, task, graph, blocks: blocksOf(step, task) };
-      const found = repetitionsOf(pass);
-      if (memory !== undefined) return withinMemory(pass, found, memory, mesh.size > 1);
-      if (found.length > 0) return repeat(pass, found);
-      throw new LockstepError(
-        "INVALID_OPTION",
-        `recompute: the model of "${step.name}" has ${pass.blocks.count} block, and nothing in it can be computed again.`,
-        {
-          hint: "Blocks are found by the names of parameters, as in blocks.0.weight, blocks.1.weight.",
-        },
-      );
+      if (memory === undefined) return allBlocksAgain(step, task);
+      const pass = passOf(step, task);
+      return withinMemory(pass, repetitionsOf(pass), memory, mesh.size > 1);
     },
   };
+}
+
+function passOf(step: StepGraph, task: ComputeTask): Pass {
+  const graph = step.graphs.get(task.graph) as Graph;
+  return { step, task, graph, blocks: blocksOf(step, task) };
+}
+
+/**
+ * Cuts a pass at its blocks, all of which are computed again.
+ * @throws INVALID_OPTION if there is nothing to compute again
+ */
+export function allBlocksAgain(step: StepGraph, task: ComputeTask): StepGraph {
+  const pass = passOf(step, task);
+  const found = repetitionsOf(pass);
+  if (found.length > 0) return repeat(pass, found);
+  throw new LockstepError(
+    "INVALID_OPTION",
+    `recompute: the model of "${step.name}" has ${pass.blocks.count} block, and nothing in it can be computed again.`,
+    {
+      hint: "Blocks are found by the names of parameters, as in blocks.0.weight, blocks.1.weight.",
+    },
+  );
 }
 
 /** Returns the repetitions that save memory. */

@@ -35,6 +35,7 @@ export {
   type StagePiece,
   stageMakers,
   stageNeeds,
+  stagesOfBlocks,
 } from "./stages.ts";
 export {
   type Buddy,

@@ -6,7 +6,7 @@ import { type Graph, type Node, typeOf } from "../graph/index.ts";
 import { byteLength } from "../tensor/index.ts";
 import { backwardOf, blocksFrom, forwardNodes } from "./blocks.ts";
 import { unitsOf } from "./phases.ts";
-import type { ComputeTask, StagePart, StepGraph } from "./step-graph.ts";
+import { type ComputeTask, type StagePart, type StepGraph, valueOf } from "./step-graph.ts";
 import type { Direction, Needs } from "./timetable.ts";
 
 /** How long nodes take, and what it costs that bytes cross between two stages. */
@@ -56,7 +56,7 @@ export function cutIntoStages(
     seconds[at] = (seconds[at] as number) + secondsOf(graph, node);
   }
   const crossing = crossingBytes(graph, forward).map((bytes) => (2 * bytes) / bytesPerSecond);
-  const ends = cheapestCut(seconds, crossing, count);
+  const ends = cheapestCut(seconds, crossing, { inner: narrowest(crossing), count });
   if (ends === undefined) return undefined;
   const lists = ends.map((end, stage) => forward.slice(ends[stage - 1] ?? 0, end));
   const stages = blocksFrom(graph, lists, unitBy);
@@ -133,22 +133,27 @@ function crossingBytes(graph: Graph, forward: readonly Node[]): number[] {
   });
 }
 
+/** The places before which less crosses than before their neighbours. */
+function narrowest(crossing: readonly number[]): number[] {
+  return [...crossing.keys()].filter((place) => {
+    const [before, here, after] = [crossing[place - 1], crossing[place] ?? 0, crossing[place + 1]];
+    return before !== undefined && here <= before && here <= (after ?? 0);
+  });
+}
+
 /**
  * Cuts a list into parts so that the longest part, with what crosses at its ends, is as short as can
- * be (dynamic programming). Returns where parts end. Cuts stand where less crosses than beside.
+ * be (dynamic programming). Returns where parts end.
+ * @param inner the places where it may be cut
  */
 function cheapestCut(
   seconds: readonly number[],
   crossing: readonly number[],
-  count: number,
+  { inner, count }: { readonly inner: readonly number[]; readonly count: number },
 ): number[] | undefined {
   const length = seconds.length;
   const at = (index: number) => crossing[index] ?? 0;
-  const places = [0];
-  for (let index = 1; index < length; index++) {
-    if (at(index) <= at(index - 1) && at(index) <= at(index + 1)) places.push(index);
-  }
-  places.push(length);
+  const places = [0, ...inner, length];
   const sums = [0];
   for (const own of seconds) sums.push((sums.at(-1) as number) + own);
   const timeOf = (start: number, end: number) =>
@@ -173,6 +178,46 @@ function cheapestCut(
   return whole !== undefined && Number.isFinite(whole.seconds) ? whole.ends : undefined;
 }
 
+/**
+ * Shares out the pieces of a pass that is cut at its blocks (`blocksOf`): those of neighbouring
+ * blocks are a stage. The last block is one piece, which is in the backward part of its stage.
+ * @returns the part of which stage each piece is; undefined if there are fewer blocks than stages
+ */
+export function stagesOfBlocks(
+  step: StepGraph,
+  pieces: readonly ComputeTask[],
+  count: number,
+  { secondsOf, bytesPerSecond }: StageCosts,
+): StagePart[] | undefined {
+  const blocks = (pieces.length + 1) / 2;
+  const blockOf = (piece: number) => Math.min(piece, backwardOf(blocks, piece));
+  const seconds = new Array<number>(blocks).fill(0);
+  const makers = new Map<string, number>();
+  const crossing = new Array<number>(blocks).fill(0);
+  for (const [piece, { graph: name, inputs, outputs }] of pieces.entries()) {
+    const block = blockOf(piece);
+    const graph = step.graphs.get(name) as Graph;
+    const took = graph.nodes.reduce((sum, node) => sum + secondsOf(graph, node), 0);
+    seconds[block] = (seconds[block] as number) + took;
+    for (const input of inputs) {
+      const maker = makers.get(input) ?? block;
+      const took = byteLength(valueOf(step, input).type) / bytesPerSecond;
+      const [first, last] = [Math.min(maker, block), Math.max(maker, block)];
+      for (let at = first + 1; at <= last; at++) crossing[at] = (crossing[at] as number) + took;
+    }
+    for (const output of outputs) makers.set(output, block);
+  }
+  const inner = Array.from({ length: blocks - 1 }, (_, at) => at + 1);
+  const ends = cheapestCut(seconds, crossing, { inner, count });
+  return (
+    ends &&
+    pieces.map((_, piece): StagePart => {
+      const stage = ends.findIndex((end) => blockOf(piece) < end);
+      return { stage, direction: piece < blocks - 1 ? "F" : "B" };
+    })
+  );
+}
+
 /** The part of a stage that makes each value, by its name. */
 export function stageMakers(pieces: readonly ComputeTask[]): ReadonlyMap<string, StagePart> {
   return new Map(
@@ -186,14 +231,14 @@ export function stageMakers(pieces: readonly ComputeTask[]): ReadonlyMap<string,
 export function stageNeeds(pieces: readonly ComputeTask[]): Needs {
   const makers = stageMakers(pieces);
   const nameOf = ({ stage, direction }: StagePart) => `${stage}${direction}`;
-  const needs = new Map(
-    pieces.flatMap(({ stage, inputs }) => {
-      if (stage === undefined) return [];
-      const parts = inputs.flatMap((name) => makers.get(name) ?? []);
-      const byName = new Map(parts.map((part) => [nameOf(part), part]));
-      byName.delete(nameOf(stage));
-      return [[nameOf(stage), [...byName.values()]] as const];
-    }),
-  );
-  return (part) => needs.get(nameOf(part)) ?? [];
+  const needs = new Map<string, Map<string, StagePart>>();
+  for (const { stage, inputs } of pieces) {
+    if (stage === undefined) continue;
+    const own = needs.get(nameOf(stage)) ?? new Map<string, StagePart>();
+    for (const part of inputs.flatMap((name) => makers.get(name) ?? [])) {
+      if (nameOf(part) !== nameOf(stage)) own.set(nameOf(part), part);
+    }
+    needs.set(nameOf(stage), own);
+  }
+  return (part) => [...(needs.get(nameOf(part))?.values() ?? [])];
 }

@@ -3,6 +3,7 @@ import type { Graph } from "../graph/index.ts";
 import { flopsOf } from "../ops/index.ts";
 import {
   bubbleOf,
+  type ComputeTask,
   endsOf,
   formatTimetable,
   isPiece,
@@ -35,23 +36,14 @@ export function pipelineLines(step: StepGraph, facts: PipelineFacts): string[] {
   const needs = stageNeeds(pieces);
   const timetable = readTimetable(pipeline.schedule, facts);
   const planned = planTimetable(timetable, needs);
-  const flops = new Map(
-    pieces.map(({ stage, graph }) => [
-      `${stage?.stage}${stage?.direction}`,
-      flopsOf(step.graphs.get(graph) as Graph),
-    ]),
-  );
+  const parts = partsOf(step, pieces);
   const secondsOf = ({ stage, direction }: Turn) =>
-    (flops.get(`${stage}${direction}`) ?? 0) / facts.flopsPerSecond;
-  const rows = pieces.map(({ stage, outputs }) => {
-    const part = `${stage?.stage}${stage?.direction}`;
-    const others = outputs.filter((name) =>
-      pieces.some((other) => other.stage?.stage !== stage?.stage && other.inputs.includes(name)),
-    );
-    const sent = others.reduce((sum, name) => sum + byteLength(valueOf(step, name).type), 0);
-    const told = sent === 0 ? "" : `${size(sent)} to other stages`;
-    return [`  ${part}`, operations(flops.get(part) ?? 0), told];
-  });
+    (parts.get(`${stage}${direction}`)?.flops ?? 0) / facts.flopsPerSecond;
+  const rows = [...parts].map(([part, { flops, sent }]) => [
+    `  ${part}`,
+    operations(flops),
+    sent === 0 ? "" : `${size(sent)} to other stages`,
+  ]);
   const idle = 100 * bubbleOf(planned, needs, secondsOf);
   const ends = endsOf(planned, needs, secondsOf);
   const whole = Math.max(...ends.flat());
@@ -64,6 +56,21 @@ export function pipelineLines(step: StepGraph, facts: PipelineFacts): string[] {
     ...picture(planned, ends, secondsOf),
     "",
   ];
+}
+
+/** What a part of a stage computes, and the bytes that other stages read of it, by its name. */
+function partsOf(step: StepGraph, pieces: readonly ComputeTask[]) {
+  const parts = new Map<string, { flops: number; sent: number }>();
+  for (const { stage, graph, outputs } of pieces) {
+    const name = `${stage?.stage}${stage?.direction}`;
+    const part = parts.get(name) ?? { flops: 0, sent: 0 };
+    const others = pieces.filter((piece) => piece.stage?.stage !== stage?.stage);
+    const read = outputs.filter((output) => others.some(({ inputs }) => inputs.includes(output)));
+    part.flops += flopsOf(step.graphs.get(graph) as Graph);
+    part.sent += read.reduce((sum, own) => sum + byteLength(valueOf(step, own).type), 0);
+    parts.set(name, part);
+  }
+  return parts;
 }
 
 /** A line for each rank: the letter of what it computes, or a dot while it waits. */
