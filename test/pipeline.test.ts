@@ -93,6 +93,13 @@ const SETTINGS: readonly Setting[] = [
   { parallel: { data: 2, pipeline: 3 }, recompute: "blocks" },
 ];
 
+test("a GPT without dropout, whose embedding has no block of its own, is computed again in stages", async () => {
+  await hasBitsOfOne("a GPT with tied weights", GPT, {
+    parallel: { pipeline: 2 },
+    recompute: "blocks",
+  });
+});
+
 for (const [name, definition] of Object.entries(MODELS)) {
   for (const setting of definition === LARGE ? SETTINGS : SETTINGS.slice(0, 1)) {
     test(`${name} on ${JSON.stringify(setting)} has the bits of one process`, async () => {

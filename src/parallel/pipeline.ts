@@ -104,9 +104,9 @@ function inParts(
 /** Cuts the pass into blocks that are computed again, several of which are a stage. */
 function inBlocks(step: StepGraph, pass: ComputeTask, count: number): StepGraph {
   const found = allBlocksAgain(step, pass);
-  const parts = stagesOfBlocks(found, found.tasks.filter(isPiece), count, COSTS);
+  const parts = stagesOfBlocks(found, count, COSTS);
   if (parts === undefined) throw tooFew(step, count);
-  return withStages(found, parts);
+  return withStages(found.step, parts);
 }
 
 /** @param parts the part of which stage each piece of the pass is */

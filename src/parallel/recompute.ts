@@ -14,6 +14,7 @@ import {
   backwardOf,
   blocksOf,
   type ComputeTask,
+  type Cut,
   cutRepeating,
   isPiece,
   passMemory,
@@ -63,7 +64,7 @@ export function recompute(how: Recompute): Strategy {
           "recompute comes before the strategies that cut the forward and backward pass.";
         throw new LockstepError("INVALID_OPTION", message);
       }
-      if (memory === undefined) return allBlocksAgain(step, task);
+      if (memory === undefined) return allBlocksAgain(step, task).step;
       const pass = passOf(step, task);
       return withinMemory(pass, repetitionsOf(pass), memory, mesh.size > 1);
     },
@@ -75,14 +76,21 @@ function passOf(step: StepGraph, task: ComputeTask): Pass {
   return { step, task, graph, blocks: blocksOf(step, task) };
 }
 
+export interface CutBlocks extends Cut {
+  readonly blocks: number;
+}
+
 /**
  * Cuts a pass at its blocks, all of which are computed again.
  * @throws INVALID_OPTION if there is nothing to compute again
  */
-export function allBlocksAgain(step: StepGraph, task: ComputeTask): StepGraph {
+export function allBlocksAgain(step: StepGraph, task: ComputeTask): CutBlocks {
   const pass = passOf(step, task);
   const found = repetitionsOf(pass);
-  if (found.length > 0) return repeat(pass, found);
+  const { blocks } = pass;
+  if (found.length > 0) {
+    return { ...cutRepeating(step, task, blocks.pieceOf, found), blocks: blocks.count };
+  }
   throw new LockstepError(
     "INVALID_OPTION",
     `recompute: the model of "${step.name}" has ${pass.blocks.count} block, and nothing in it can be computed again.`,
@@ -117,7 +125,7 @@ function repetitionsOf({ graph, blocks }: Pass): Priced[] {
 }
 
 function repeat({ step, task, blocks }: Pass, chosen: readonly Repetition[]): StepGraph {
-  return cutRepeating(step, task, blocks.pieceOf, chosen);
+  return cutRepeating(step, task, blocks.pieceOf, chosen).step;
 }
 
 /**

@@ -15,6 +15,8 @@ export interface Cut {
   /** The step in which the pieces replace the task. */
   readonly step: StepGraph;
   readonly pieces: readonly ComputeTask[];
+  /** The number that each piece was given; those of pieces without a node are missing. */
+  readonly numbers: readonly number[];
 }
 
 /**
@@ -79,7 +81,8 @@ export function cutTask(
     lists[piece] = list;
     list.push(node);
   }
-  const full = lists.filter((nodes) => nodes !== undefined);
+  const numbers = [...lists.keys()].filter((piece) => lists[piece] !== undefined);
+  const full = numbers.map((piece) => lists[piece] as Node[]);
   const crossing = crossingValues(graph, full);
   const pieces = full.map((own, index): ComputeTask => {
     const piece = pieceGraph(graph, own, crossing, `${task.graph}, piece ${index}`);
@@ -93,7 +96,7 @@ export function cutTask(
     };
   });
   const tasks = step.tasks.flatMap((other) => (other === task ? pieces : [other]));
-  return { step: { ...step, values, graphs, tasks }, pieces };
+  return { step: { ...step, values, graphs, tasks }, pieces, numbers };
 }
 
 /** The outputs of the graph, and the values that one piece makes and another reads. */

@@ -3,7 +3,7 @@
  * pieces again.
  */
 import { type Graph, type Node, typeOf } from "../graph/index.ts";
-import { cutTask } from "./cut.ts";
+import { type Cut, cutTask } from "./cut.ts";
 import type { ComputeTask, StepGraph } from "./step-graph.ts";
 
 export interface Repetition {
@@ -24,7 +24,7 @@ export function cutRepeating(
   task: ComputeTask,
   pieceOf: ReadonlyMap<Node, number>,
   repetitions: readonly Repetition[],
-): StepGraph {
+): Cut {
   const graph = step.graphs.get(task.graph) as Graph;
   const types = new Map(graph.types);
   const pieces: Node[][] = [];
@@ -66,5 +66,5 @@ export function cutRepeating(
   const cut = cutTask({ ...step, graphs, tasks }, whole, (node) => pieceBy.get(node) as number);
   const kept = new Map(cut.step.graphs);
   kept.delete(name);
-  return { ...cut.step, graphs: kept };
+  return { ...cut, step: { ...cut.step, graphs: kept } };
 }

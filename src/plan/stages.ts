@@ -5,6 +5,7 @@
 import { type Graph, type Node, typeOf } from "../graph/index.ts";
 import { byteLength } from "../tensor/index.ts";
 import { backwardOf, blocksFrom, forwardNodes } from "./blocks.ts";
+import type { Cut } from "./cut.ts";
 import { unitsOf } from "./phases.ts";
 import { type ComputeTask, type StagePart, type StepGraph, valueOf } from "./step-graph.ts";
 import type { Direction, Needs } from "./timetable.ts";
@@ -184,13 +185,14 @@ function cheapestCut(
  * @returns the part of which stage each piece is; undefined if there are fewer blocks than stages
  */
 export function stagesOfBlocks(
-  step: StepGraph,
-  pieces: readonly ComputeTask[],
+  { step, pieces, numbers, blocks }: Cut & { readonly blocks: number },
   count: number,
   { secondsOf, bytesPerSecond }: StageCosts,
 ): StagePart[] | undefined {
-  const blocks = (pieces.length + 1) / 2;
-  const blockOf = (piece: number) => Math.min(piece, backwardOf(blocks, piece));
+  const blockOf = (piece: number) => {
+    const number = numbers[piece] as number;
+    return Math.min(number, backwardOf(blocks, number));
+  };
   const seconds = new Array<number>(blocks).fill(0);
   const makers = new Map<string, number>();
   const crossing = new Array<number>(blocks).fill(0);
@@ -213,7 +215,7 @@ export function stagesOfBlocks(
     ends &&
     pieces.map((_, piece): StagePart => {
       const stage = ends.findIndex((end) => blockOf(piece) < end);
-      return { stage, direction: piece < blocks - 1 ? "F" : "B" };
+      return { stage, direction: (numbers[piece] as number) < blocks - 1 ? "F" : "B" };
     })
   );
 }
