@@ -95,10 +95,11 @@ export function flatName(step: StepGraph, sum: string): string {
 export function gradientAxes(step: StepGraph, { updates }: FlatVectors): string[] {
   const whole = updates.find(({ rule }) => rule.granularity === "tensor");
   if (whole !== undefined) {
+    const other = step.pipeline === undefined ? "Use zero: 1, or another" : "Use another";
     throw new LockstepError(
       "INVALID_OPTION",
       `The optimizer's rule "${whole.rule.name}" updates whole parameters, which no worker has where gradients are sharded.`,
-      { hint: "Use zero: 1, or another optimizer." },
+      { hint: `${other} optimizer.` },
     );
   }
   const gradients = [...step.values.values()].filter(({ role }) => role === "gradient");
