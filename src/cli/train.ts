@@ -6,7 +6,7 @@ import { LockstepError } from "../errors.ts";
 import { makeJobFolder, removeJobFolder, writeJobForNow } from "../job/index.ts";
 import { availableCores, type LaunchOptions, launchLocal, launchOnHosts } from "../launch/index.ts";
 import { formatAddress } from "../net/index.ts";
-import { leastWorkers, statedIn } from "../parallel/index.ts";
+import { statedIn } from "../parallel/index.ts";
 import { type JobOverrides } from "../protocol/index.ts";
 import {
   type Beginning,
@@ -27,7 +27,7 @@ import { recordCommand } from "./recorded.ts";
 import { stopOnSignals } from "./signals.ts";
 import { keepingOf, openTarget, type Target, type TrainFlags } from "./target.ts";
 import { terminal } from "./terminal.ts";
-import { checkEnough, checkSpares, mostWorkers, workersFor } from "./workers.ts";
+import { checkEnough, checkSpares, groupsOf, mostWorkers, workersFor } from "./workers.ts";
 
 export function trainCommand(file: string, flags: TrainFlags): Promise<void> {
   return trainTarget(file, flags, commandToResume(process.argv, process.env, process.cwd()));
@@ -180,16 +180,16 @@ async function trainByWorkers(
   options: WorkersOptions,
 ): Promise<Outcome> {
   const { run, baseDir, roots = [rootHere(baseDir)], job } = target;
-  const minWorkers = Math.max(flags.minWorkers ?? 1, leastWorkers(run.parallel));
+  const groups = groupsOf(run, flags.minWorkers);
   if (job !== undefined) {
     const overrides = overridesOf(flags);
-    return launchLocal({ ...options, minWorkers, job: job.path, roots, overrides });
+    return launchLocal({ ...options, ...groups, job: job.path, roots, overrides });
   }
   const folder = await makeJobFolder();
   try {
     return await launchLocal({
       ...options,
-      minWorkers,
+      ...groups,
       roots,
       overrides: {},
       job: async () => {
@@ -222,7 +222,7 @@ async function trainOnHosts(
 ): Promise<Outcome> {
   const { hosts, tls = false, threads, listen, state } = flags;
   const token = requireToken(flags.token);
-  const minWorkers = Math.max(flags.minWorkers ?? 1, leastWorkers(target.run.parallel));
+  const groups = groupsOf(target.run, flags.minWorkers);
   const root = process.cwd();
   const made =
     target.job === undefined
@@ -254,7 +254,7 @@ async function trainOnHosts(
       ...(listen === undefined ? {} : { listen: formatAddress(meetingPlace(listen)) }),
       onListening: (address) =>
         options.onEvent({ type: "notice", text: `Machines can join: lockstep join ${address}` }),
-      minWorkers,
+      ...groups,
       token,
       tls,
       root,

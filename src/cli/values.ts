@@ -11,7 +11,7 @@ import {
   type Offload,
   type Recompute,
 } from "../parallel/index.ts";
-import { SCHEDULES } from "../plan/index.ts";
+import { isSchedule, SCHEDULES } from "../plan/index.ts";
 import { CHANGEABLE, type Changeable } from "../run/index.ts";
 import type { WorkersAsked } from "./workers.ts";
 
@@ -91,7 +91,7 @@ export function parallel(text: string): Axes {
 
 /** The name of a timetable, or the text of a file that has one. */
 export function timetable(text: string): string {
-  if ((SCHEDULES as readonly string[]).includes(text)) return text;
+  if (isSchedule(text)) return text;
   try {
     return readFileSync(text, "utf8");
   } catch {

@@ -3,7 +3,14 @@
  * machine.
  */
 import { LockstepError } from "../errors.ts";
-import { type Axes, checkWorkers, leastWorkers, workersOfBatch } from "../parallel/index.ts";
+import {
+  type Axes,
+  checkWorkers,
+  leastWorkers,
+  statedWorkers,
+  workersOfBatch,
+} from "../parallel/index.ts";
+import { isSchedule } from "../plan/index.ts";
 import type { Run } from "../run/index.ts";
 
 /** A number, or one worker for each core of the machine. */
@@ -58,7 +65,7 @@ export function mostWorkers(
   run: Pick<Run, "parallel" | "microBatches">,
   workers: number,
 ): number {
-  const fixed = leastWorkers(run.parallel);
+  const fixed = statedWorkers(run.parallel);
   if (fixed > 1) return fixed;
   return Math.min(
     run.microBatches * workersOfBatch(run.parallel),
@@ -68,7 +75,7 @@ export function mostWorkers(
 
 /** On one machine no workers join, so that a run would wait for ever for those that it lacks. */
 export function checkEnough({ parallel }: Pick<Run, "parallel">, workers: number): void {
-  const least = leastWorkers(parallel);
+  const least = statedWorkers(parallel);
   if (least <= workers) return;
   throw new LockstepError(
     "INVALID_OPTION",
@@ -88,4 +95,15 @@ export function checkSpares(
     `With --workers ${workers}, --max-workers ${maxWorkers} lets none stand by.`,
     { hint: "Give a larger --workers: those beyond --max-workers stand by for one that is lost." },
   );
+}
+
+/** With how many workers a run goes on, and how many of a machine belong together. */
+export function groupsOf(
+  { parallel, timetable }: Pick<Run, "parallel" | "timetable">,
+  minWorkers = 1,
+): { readonly minWorkers: number; readonly together: number } {
+  // A timetable of one's own is for the micro-batches of so many pipelines.
+  const isOwn = timetable !== undefined && !isSchedule(timetable);
+  const least = isOwn ? statedWorkers(parallel) : leastWorkers(parallel);
+  return { minWorkers: Math.max(minWorkers, least), together: workersOfBatch(parallel) };
 }

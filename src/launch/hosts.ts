@@ -59,6 +59,8 @@ export interface HostsOptions {
   readonly minWorkers?: number | undefined;
   /** Workers beyond this number stand by. Default: those of all hosts. */
   readonly maxWorkers?: number | undefined;
+  /** So many workers of a machine divide the model among them. Default: 1. */
+  readonly together?: number | undefined;
   readonly threads?: number | undefined;
   readonly onEvent: EventSink;
   /** Aborting it asks for a clean stop. */
@@ -95,7 +97,7 @@ export async function launchOnHosts(options: HostsOptions): Promise<TrainResult[
 
 async function lead(options: HostsOptions, store: StateStore | undefined) {
   const { hosts, workers, token, tls, listen, signal, onEvent } = options;
-  const { minWorkers = 1, maxWorkers = hosts.length * workers } = options;
+  const { minWorkers = 1, maxWorkers = hosts.length * workers, together } = options;
   const { deadlineMs = DEADLINE_MS, onListening } = options;
   const job = hashOf(options.job);
   const last = store && openStored(store.last, store.place);
@@ -115,6 +117,7 @@ async function lead(options: HostsOptions, store: StateStore | undefined) {
   return supervise({
     minWorkers,
     maxWorkers,
+    together,
     crew: (events) => crew.attach(events),
     onWorkers: options.onWorkers,
     onEvent,

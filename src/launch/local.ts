@@ -16,6 +16,8 @@ export interface LaunchOptions
   readonly workers: number;
   /** Workers beyond this number stand by. Default: none. */
   readonly maxWorkers?: number;
+  /** So many workers of a machine divide the model among them. Default: 1. */
+  readonly together?: number | undefined;
   /** With fewer workers the run waits. Default: 1. */
   readonly minWorkers?: number;
   readonly onEvent: EventSink;
@@ -40,6 +42,7 @@ export async function launchLocal(options: LaunchOptions): Promise<TrainResult["
     minWorkers = 1,
     workers,
     maxWorkers = workers,
+    together,
     ...shared
   } = options;
   const places = Array.from({ length: workers }, (_, index) => ({
@@ -54,6 +57,7 @@ export async function launchLocal(options: LaunchOptions): Promise<TrainResult["
   return supervise({
     minWorkers,
     maxWorkers,
+    together,
     crew: (events) => new LocalCrew({ places, assignment }, events),
     onEvent,
     signal,

@@ -10,6 +10,8 @@ export interface SuperviseOptions {
   readonly minWorkers: number;
   /** Workers beyond this number stand by. */
   readonly maxWorkers: number;
+  /** So many workers of a machine divide the model among them. Default: 1. */
+  readonly together?: number | undefined;
   /** Makes what starts the workers. */
   readonly crew: (events: CrewEvents) => Crew;
   readonly onEvent: EventSink;

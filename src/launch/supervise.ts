@@ -151,10 +151,11 @@ class Supervisor implements LocalWorkers {
   }
 
   get #membership(): MembershipOptions {
-    const { minWorkers: least, maxWorkers, signal } = this.#options;
+    const { minWorkers: least, maxWorkers, together = 1, signal } = this.#options;
     // A run that is to stop waits for no more workers: those that are left save, and end.
     const stops = signal.aborted;
-    return { minWorkers: stops ? 1 : least, maxWorkers, stops, places: this.#crew.places };
+    const { places } = this.#crew;
+    return { minWorkers: stops ? 1 : least, maxWorkers, together, stops, places };
   }
 
   /** Workers can start at these places; also where one was asked to leave before. */

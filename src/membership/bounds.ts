@@ -3,6 +3,7 @@
  * time of a step, so nothing is configured.
  */
 import type { Doing } from "./beats.ts";
+import { togetherIn } from "./fitting.ts";
 import type { MembershipOptions, MembershipState, Pace, WorkerState } from "./types.ts";
 
 /** How often a worker says that it lives. */
@@ -86,11 +87,11 @@ export function fileBound(pace: Pace | undefined, doing: Doing): number {
 }
 
 /** The fewest workers that go on: as many as are asked for, and have room for the state of the run. */
-export function leastOf(
-  { least }: MembershipState,
-  { minWorkers, stops }: MembershipOptions,
-): number {
-  return stops === true ? minWorkers : Math.max(minWorkers, least?.workers ?? 0);
+export function leastOf({ least }: MembershipState, options: MembershipOptions): number {
+  const { minWorkers, stops } = options;
+  const together = togetherIn(options);
+  const wanted = stops === true ? minWorkers : Math.max(minWorkers, least?.workers ?? 0);
+  return Math.ceil(wanted / together) * together;
 }
 
 /**

@@ -29,11 +29,15 @@ interface Run {
 /** Checks a generation when it is formed, before its members know of it. */
 export function checkFormed(generation: Generation, run: Run): void {
   const { number, members, step } = generation;
-  const { minWorkers, maxWorkers } = run.options;
+  const { minWorkers, maxWorkers, together = 1 } = run.options;
   assert.equal(number, (run.formed.at(-1)?.number ?? 0) + 1);
   assert.ok(members.length >= minWorkers && members.length <= maxWorkers);
   assert.equal(new Set(members.map(({ worker }) => worker)).size, members.length);
   const nodes = members.map(({ node }) => node);
+  for (const node of new Set(nodes)) {
+    const own = nodes.filter((other) => other === node).length;
+    assert.equal(own % together, 0, `${own} members of ${node}, where ${together} belong together`);
+  }
   const changes = nodes.filter((node, rank) => node !== nodes[rank - 1]).length;
   assert.equal(changes, new Set(nodes).size, "members of a node follow each other");
   for (const process of run.living()) {
@@ -48,5 +52,8 @@ export function checkFormed(generation: Generation, run: Run): void {
   assert.equal(step, isHeld ? Math.max(...own) : run.state.saved, "a member brings the state");
   const near = run.state.workers.filter(({ status }) => status === "leaving");
   const far = Math.max(...near.map((worker) => worker.step), 0);
-  assert.ok(step >= far || maxWorkers === 1, "those that leave bring it if no other can");
+  assert.ok(
+    step >= far || maxWorkers === 1 || together > 1,
+    "those that leave bring it if no other can",
+  );
 }

@@ -33,6 +33,7 @@ import {
   wake,
   withStatus,
 } from "./draft.ts";
+import { fitting, togetherIn } from "./fitting.ts";
 import { form, survivors } from "./form.ts";
 import { isAtFile } from "./roster.ts";
 import type { MembershipState, WorkerState } from "./types.ts";
@@ -187,6 +188,10 @@ function ofGeneration(draft: Draft, at: At): void {
   if (state.done.length > 0) return; // the run is about to be finished
   const [since] = ready.values();
   if (since === undefined || counts.member - draining >= options.maxWorkers) return;
+  if (togetherIn(options) > 1) {
+    const staying = withStatus(draft, "member").filter((member) => !member.draining);
+    if (fitting([...staying, ...candidates(draft)], options).length <= staying.length) return;
+  }
   at(counts.starting === 0 ? state.time : since + GATHER_MS, () => {
     const ids = candidates(draft).map(({ id }) => id);
     pause(
@@ -232,13 +237,15 @@ function ofGathering(draft: Draft, at: At): void {
   if (state.phase !== "gathering") return;
   const { starting, lost } = roster.counts;
   if (lost > 0) return; // not before all of them are fenced
-  const ready = roster.ready.size;
+  const isDivided = togetherIn(options) > 1;
+  const ready = isDivided ? fitting(candidates(draft), options).length : roster.ready.size;
   const least = leastOf(state, options);
   const missing = least - ready;
   if (missing <= 0) {
     const isComplete = starting === 0 || ready >= options.maxWorkers;
     const now = isComplete || survivors(draft).length > 0 || roster.counts.leaving > 0;
-    const end = now ? state.time : roster.readySince(least) + LAST_CALL_MS;
+    const since = roster.readySince(isDivided ? roster.ready.size : least);
+    const end = now ? state.time : since + LAST_CALL_MS;
     return at(end, () => form(draft));
   }
   if (state.remindAt !== undefined) {
@@ -248,15 +255,15 @@ function ofGathering(draft: Draft, at: At): void {
   } else if (freePlaces(draft).some(({ rest }) => rest <= 0)) {
     return; // workers start there at once
   } else if (state.generation.number > 0 || starting < missing) {
-    at(state.time, () => wait(draft, missing));
+    at(state.time, () => wait(draft));
   }
 }
 
 /** Says what the run waits for, once a minute. */
-function wait(draft: Draft, missing: number): void {
+function wait(draft: Draft): void {
   const { state, options } = draft;
   const least = leastOf(state, options);
-  const ready = least - missing;
+  const ready = draft.roster.ready.size;
   const rests = freePlaces(draft).map(({ rest }) => rest);
   const { starting } = draft.roster.counts;
   const hope = [
@@ -269,7 +276,7 @@ function wait(draft: Draft, missing: number): void {
   ];
   const then = hope.length > 0 ? hope.join(", and ") : "it goes on when workers join";
   const why = least > options.minWorkers ? ` ${state.least?.why}` : "";
-  const text = `The run waits after step ${state.committed}: ${counted(ready, "worker")} ${ready === 1 ? "is" : "are"} ready, and it needs ${least}; ${then}.${why}`;
+  const text = `The run waits after step ${state.committed}: ${counted(ready, "worker")} ${ready === 1 ? "is" : "are"} ready, and it needs ${least}${togetherIn(options) > 1 ? ` (of a machine always ${togetherIn(options)} together)` : ""}; ${then}.${why}`;
   tell(draft, "waiting", text);
   state.remindAt = state.time + REMIND_MS;
 }

@@ -303,3 +303,15 @@ test("a run that is to stop starts no worker", () => {
   const started = leader.told.filter(({ about }) => about === "started");
   assert.deepEqual([leader.members, started.length], [[0], 2]);
 });
+
+test("workers that divide the model take part together: others stand by until they are a group", () => {
+  const leader = running(4, { minWorkers: 2, maxWorkers: 4, together: 2 });
+  assert.deepEqual(leader.members, [0, 1, 2, 3]);
+  leader.kill(1);
+  leader.ready(0, 2, 3);
+  assert.deepEqual(leader.members, [0, 3], "0 and 2 hold the same part of the model");
+  leader.steps(1).ready(4);
+  assert.equal(leader.state.phase, "pausing");
+  leader.ready(0, 3);
+  assert.deepEqual(leader.members, [0, 3, 2, 4]);
+});

@@ -1,5 +1,6 @@
 /** Forms a generation out of the workers that are ready. */
 import { begin, candidates, type Draft, find, withStatus } from "./draft.ts";
+import { fitting, togetherIn } from "./fitting.ts";
 import type { WorkerState } from "./types.ts";
 import { generationText } from "./words.ts";
 
@@ -12,16 +13,16 @@ export function survivors(draft: Draft): readonly WorkerState[] {
 }
 
 /**
- * Survivors come first, in the order of their ranks, then others by number; at most `maxWorkers`.
+ * Survivors come first, in the order of their ranks, then others by number, as far as they fit.
  * The state is the furthest that one of them holds.
  */
 export function form(draft: Draft): void {
   const { state, options } = draft;
-  const old = survivors(draft);
+  const old = byPlace(draft, survivors(draft));
   const isOld = new Set(old);
   const ready = [...old, ...candidates(draft).filter((worker) => !isOld.has(worker))];
   const all = [...heldByLeaving(draft, ready), ...ready];
-  const chosen = byNode(all.slice(0, options.maxWorkers));
+  const chosen = byNode(fitting(all, options));
   const held = furthest(chosen);
   // Workers that are new hold nothing.
   const step = held === 0 ? state.saved : held;
@@ -29,6 +30,25 @@ export function form(draft: Draft): void {
   const members = chosen.map(({ id, node, step: own }) => ({ worker: id, node, step: own }));
   state.generation = { number: state.generation.number + 1, members, step, holders };
   begin(draft, chosen, generationText(state.generation, state));
+}
+
+/**
+ * Those that divide the model hold different parts of it: a rank's place among them is its remainder.
+ * The first of each place come first, so that a smaller generation still has all parts.
+ */
+function byPlace(draft: Draft, old: readonly WorkerState[]): readonly WorkerState[] {
+  const together = togetherIn(draft.options);
+  if (together === 1) return old;
+  const { members } = draft.state.generation;
+  const ranks = new Map(members.map(({ worker }, rank) => [worker, rank]));
+  const seen = new Map<number, number>();
+  const turns = old.map((worker) => {
+    const place = (ranks.get(worker.id) as number) % together;
+    const turn = seen.get(place) ?? 0;
+    seen.set(place, turn + 1);
+    return { worker, turn };
+  });
+  return turns.sort((a, b) => a.turn - b.turn).map(({ worker }) => worker);
 }
 
 /**

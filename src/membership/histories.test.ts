@@ -119,14 +119,16 @@ const settings = fc
   .record({
     minWorkers: fc.integer({ min: 1, max: 3 }),
     more: fc.nat(3),
+    together: fc.constantFrom(1, 1, 2),
     local: fc.integer({ min: 0, max: 5 }),
     stepMs: fc.integer({ min: 60, max: 900 }),
     seed: fc.nat(),
   })
   .map(
-    ({ minWorkers, more, local, stepMs, seed }): SimulationOptions => ({
-      minWorkers,
-      maxWorkers: minWorkers + more,
+    ({ minWorkers, more, together, local, stepMs, seed }): SimulationOptions => ({
+      minWorkers: minWorkers * together,
+      maxWorkers: (minWorkers + more) * together,
+      together,
       places: Array.from({ length: local }, (_, i) => ({ name: `here/${i}`, node: `h${i % 2}` })),
       stepMs,
       seed,
@@ -149,12 +151,18 @@ function mistakes({ state, processes }: Simulation): string[] {
 
 /** Whether a worker can still start, at once or after its rest. */
 function hasCapacity({ state, options }: Simulation): boolean {
-  const open = options.places.filter(({ name }) => !state.records[name]?.closed).length;
+  const open = options.places.filter(({ name }) => !state.records[name]?.closed);
   const guests = state.workers.filter(
     ({ place, status, draining }) =>
       place.startsWith("far") && !draining && status !== "lost" && status !== "dismissed",
-  ).length;
-  return open + guests >= options.minWorkers;
+  );
+  const { together = 1 } = options;
+  const nodes = [...open, ...guests].map(({ node }) => node);
+  const whole = [...new Set(nodes)].map((node) => {
+    const own = nodes.filter((other) => other === node).length;
+    return own - (own % together);
+  });
+  return whole.reduce((sum, own) => sum + own, 0) >= options.minWorkers;
 }
 
 test("in any history no two generations commit, nobody is forgotten, and steps go on", () => {

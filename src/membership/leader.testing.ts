@@ -16,9 +16,9 @@ export class Leader {
   actions: readonly Action[] = [];
 
   constructor(options: Partial<MembershipOptions> & { readonly local?: number } = {}) {
-    const { local = 3, minWorkers = 1, maxWorkers = Math.max(1, local) } = options;
+    const { local = 3, minWorkers = 1, maxWorkers = Math.max(1, local), together = 1 } = options;
     const places = Array.from({ length: local }, (_, i) => ({ name: `b/${i}`, node: "b" }));
-    this.options = { minWorkers, maxWorkers, places };
+    this.options = { minWorkers, maxWorkers, together, places };
     this.hear({ kind: "time" });
   }
 

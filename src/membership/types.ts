@@ -12,6 +12,11 @@ export interface MembershipOptions {
   readonly stops?: boolean;
   /** Workers beyond this number stand by until they are needed. */
   readonly maxWorkers: number;
+  /**
+   * The members of a generation on each node are a multiple of this: so many workers divide the
+   * model among them. Default: 1.
+   */
+  readonly together?: number;
   /** Where the launcher can start workers by itself: one worker at each place. */
   readonly places: readonly Place[];
 }

@@ -12,5 +12,12 @@ export { outOfMemory } from "./out-of-memory.ts";
 export { type Recompute, recompute } from "./recompute.ts";
 export { applyStrategies, type Strategy } from "./strategy.ts";
 export { type TensorOptions, tensor } from "./tensor.ts";
-export { type Axes, axesFor, checkWorkers, leastWorkers, workersOfBatch } from "./workers.ts";
+export {
+  type Axes,
+  axesFor,
+  checkWorkers,
+  leastWorkers,
+  statedWorkers,
+  workersOfBatch,
+} from "./workers.ts";
 export { sharedUpdates, zero1, zero2, zero3 } from "./zero.ts";

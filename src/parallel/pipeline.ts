@@ -13,10 +13,10 @@ import {
   DEFAULT_SCHEDULE,
   type Direction,
   isPiece,
+  isSchedule,
   MEMORY_SPEED,
   parseTimetable,
   readTimetable,
-  SCHEDULES,
   type StageCosts,
   type StagePart,
   type StepGraph,
@@ -63,9 +63,9 @@ export function pipeline({
 }: PipelineOptions = {}): Strategy {
   // What W reads would be computed again long before it is read.
   const used = schedule ?? (again ? "1f1b" : DEFAULT_SCHEDULE);
-  if (!isNamed(used)) parseTimetable(used);
+  if (!isSchedule(used)) parseTimetable(used);
   return {
-    name: `stages over "${axis}", ${isNamed(used) ? used : "a timetable"}${again ? ", recompute blocks" : ""}`,
+    name: `stages over "${axis}", ${isSchedule(used) ? used : "a timetable"}${again ? ", recompute blocks" : ""}`,
     rewrite(step, mesh) {
       const count = axisOf(mesh, axis).size;
       const [pass, ...others] = step.tasks.filter(isPiece);
@@ -125,10 +125,6 @@ function withStages(step: StepGraph, parts: readonly StagePart[]): StepGraph {
   return { ...step, tasks };
 }
 
-function isNamed(schedule: string): boolean {
-  return (SCHEDULES as readonly string[]).includes(schedule);
-}
-
 /** @throws INVALID_OPTION for a stage that has no parameters, or not the parts of its timetable */
 function checkStages(
   step: StepGraph,
@@ -154,7 +150,7 @@ function checkStages(
 function keptTooLong(schedule: string): LockstepError {
   return new LockstepError(
     "INVALID_OPTION",
-    `recompute does not go together with ${isNamed(schedule) ? schedule : "a timetable that has W"}: what W reads would be kept until W.`,
+    `recompute does not go together with ${isSchedule(schedule) ? schedule : "a timetable that has W"}: what W reads would be kept until W.`,
     { hint: "Use 1f1b, or a timetable without W." },
   );
 }

@@ -31,20 +31,32 @@ export function checkWorkers(workers: number, microBatches: number, parallel?: A
 }
 
 /**
- * The stated axes of a run for another number of workers: one axis follows that number. Two axes
- * stay as they are, so such a run needs all its workers (`leastWorkers`), and so does one whose
- * model is divided.
+ * The stated axes of a run for another number of workers. One axis follows that number; where workers
+ * divide the model, `data` does, which makes as many replicas as there are workers for. `data` with
+ * `shard` stay as they are.
  */
 export function axesFor(parallel: Axes | undefined, workers: number): Axes | undefined {
-  const { data = 1, shard = 1 } = parallel ?? {};
-  const isFixed = (data > 1 && shard > 1) || workersOfBatch(parallel) > 1;
-  if (parallel === undefined || isFixed) return parallel;
+  const { shard = 1 } = parallel ?? {};
+  if (parallel === undefined || isFixed(parallel)) return parallel;
+  const parts = workersOfBatch(parallel);
+  if (parts > 1) return { ...parallel, data: Math.max(1, Math.floor(workers / parts)) };
   return shard > 1 ? { shard: workers } : { data: workers };
 }
 
-/** The fewest workers with which a run goes on. */
-export function leastWorkers(parallel: Axes | undefined): number {
-  const { data = 1, shard = 1 } = parallel ?? {};
+/** Two axes fix the number of workers, and so does `shard` where workers divide the model. */
+function isFixed(parallel: Axes): boolean {
+  const { data = 1, shard = 1 } = parallel;
+  return shard > 1 && (data > 1 || workersOfBatch(parallel) > 1);
+}
+
+/** The workers of the stated axes; 1 if one axis follows the number of workers. */
+export function statedWorkers(parallel: Axes = {}): number {
+  const { data = 1, shard = 1 } = parallel;
   const parts = workersOfBatch(parallel);
-  return (data > 1 && shard > 1) || parts > 1 ? data * shard * parts : 1;
+  return isFixed(parallel) || parts > 1 ? data * shard * parts : 1;
+}
+
+/** The fewest workers with which a run goes on. */
+export function leastWorkers(parallel: Axes = {}): number {
+  return isFixed(parallel) ? statedWorkers(parallel) : workersOfBatch(parallel);
 }

@@ -66,6 +66,7 @@ export {
   endsOf,
   formatTimetable,
   formatTurn,
+  isSchedule,
   type Needs,
   type PlannedTimetable,
   type PlannedTurn,

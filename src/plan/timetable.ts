@@ -62,10 +62,13 @@ export function timetableOf(name: ScheduleName, { ranks, microBatches }: Timetab
   });
 }
 
+export function isSchedule(name: string): name is ScheduleName {
+  return (SCHEDULES as readonly string[]).includes(name);
+}
+
 /** The timetable that has a name, or that a text is. @throws INVALID_OPTION as `parseTimetable` */
 export function readTimetable(schedule: string, size: TimetableSize): Timetable {
-  const isNamed = (SCHEDULES as readonly string[]).includes(schedule);
-  return isNamed ? timetableOf(schedule as ScheduleName, size) : parseTimetable(schedule);
+  return isSchedule(schedule) ? timetableOf(schedule, size) : parseTimetable(schedule);
 }
 
 /** The stages whose backward part is in two. */

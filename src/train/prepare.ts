@@ -5,7 +5,7 @@
 import { DEFAULT_COSTS } from "../collectives/index.ts";
 import { LockstepError } from "../errors.ts";
 import { compileAll } from "../execute/index.ts";
-import { axesFor, leastWorkers } from "../parallel/index.ts";
+import { axesFor, statedWorkers } from "../parallel/index.ts";
 import type { StepGraph } from "../plan/index.ts";
 import { type PlanOptions, planOf, stepOf } from "./planned.ts";
 
@@ -26,7 +26,7 @@ export interface Prepared {
  */
 export async function prepare({ isApart, ...options }: PrepareOptions): Promise<Prepared> {
   const step = stepOf(options);
-  const size = Math.max(2, leastWorkers(options.parallel));
+  const size = Math.max(2, statedWorkers(options.parallel));
   const all = Array.from({ length: size }, (_, rank) => rank);
   const half = Math.floor(size / 2);
   const nodes = isApart ? [all.slice(0, half), all.slice(half)] : [all];

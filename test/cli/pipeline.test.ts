@@ -32,6 +32,23 @@ test(
         });
         assert.equal(status, 0, stderr);
       };
+      const killed = async (out: string, words: readonly string[]) => {
+        let hasKilled = false;
+        const { status, stdout, stderr } = await lockstep(
+          ["train", ...WORDS, ...words, "--out", out],
+          {
+            cwd,
+            onOutput: (text, { pid }) => {
+              if (hasKilled || !/step ([6-9]|1\d)\//.test(text)) return;
+              hasKilled = true;
+              process.kill(childrenOf(pid)[1] as number, "SIGKILL");
+            },
+          },
+        );
+        assert.equal(status, 0, `${stdout}\n${stderr}`);
+        const { history } = reportOf(join(cwd, out));
+        if (hasKilled) assert.ok(history.workersLost >= 1);
+      };
       await trained("one", []);
       const alone = reportOf(join(cwd, "one"));
       const losses = lossesOf(join(cwd, "one"));
@@ -44,8 +61,8 @@ test(
       };
       await trained("two", STAGED);
       hasBits("two");
-      await trained("four", ["--workers", "4", "--parallel", "data=2,pipeline=2"]);
-      hasBits("four");
+      await killed("four", ["--workers", "4", "--parallel", "data=2,pipeline=2"]);
+      assert.equal(hasBits("four").history.samplesRepeated, 0);
 
       const { stdout } = await lockstep(["plan", "run.ts", ...STAGED], { cwd });
       const lines = stdout.split("\n").filter((line) => /^\d: /.test(line));
@@ -67,19 +84,8 @@ test(
       await trained("three", ["--workers", "2", "--parallel", "data=2", "--resume"]);
       hasBits("three");
 
-      let hasKilled = false;
-      const harmed = await lockstep(["train", ...WORDS, ...STAGED, "--out", "five"], {
-        cwd,
-        onOutput: (text, { pid }) => {
-          if (hasKilled || !/step ([6-9]|1\d)\//.test(text)) return;
-          hasKilled = true;
-          process.kill(childrenOf(pid)[1] as number, "SIGKILL");
-        },
-      });
-      assert.equal(harmed.status, 0, `${harmed.stdout}\n${harmed.stderr}`);
-      const { history } = hasBits("five");
-      assert.equal(history.samplesCommitted, 8 * STEPS);
-      if (hasKilled) assert.ok(history.workersLost >= 1);
+      await killed("five", STAGED);
+      assert.equal(hasBits("five").history.samplesCommitted, 8 * STEPS);
     }),
 );
 
