@@ -43,6 +43,11 @@ const STAGES: readonly (readonly [name: string, sharing: ParallelOptions])[] = [
   ["zero 3, recompute (blocks)", { zero: 3, recompute: "blocks" }],
   ["data, offload (disk)", { ...DATA, offload: "disk" }],
   ["zero 3, offload (disk)", { zero: 3, offload: "disk" }],
+  ["pipeline 4", { parallel: { pipeline: WORKERS } }],
+  [
+    "pipeline 4, recompute (blocks), offload (disk)",
+    { parallel: { pipeline: WORKERS }, recompute: "blocks", offload: "disk" },
+  ],
 ];
 
 export const memory: Benchmark = {

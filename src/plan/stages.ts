@@ -88,7 +88,10 @@ export function cutIntoStages(
     return nodes.length === 0 ? [] : [{ ...part, nodes, seconds: took }];
   });
   const pieceOf = new Map(pieces.flatMap(({ nodes }, at) => nodes.map((node) => [node, at])));
-  return { pieces: pieces.map(({ nodes: _, ...piece }) => piece), pieceOf };
+  const named = pieces.map(({ stage, direction, seconds: took }) => {
+    return { stage, direction, seconds: took };
+  });
+  return { pieces: named, pieceOf };
 }
 
 /** The backward nodes of which no other stage needs anything. */
