@@ -23,6 +23,7 @@ import {
   valueOf,
 } from "../plan/index.ts";
 import { DEFAULT_FLOPS } from "./cost.ts";
+import { checkTotals } from "./first-totals.ts";
 import { secondsOfNode } from "./sharding/costs.ts";
 import type { Strategy } from "./strategy.ts";
 import { shardUpdates } from "./zero.ts";
@@ -66,6 +67,7 @@ export function pipeline({
           { hint: "Put the pipeline before the strategies that cut the pass." },
         );
       }
+      checkTotals(step, "parallel: pipeline");
       const { microBatches } = step;
       const split = splitStages(readTimetable(schedule, { ranks: count, microBatches }));
       const isSplit = (stage: number) => split.has(stage);
