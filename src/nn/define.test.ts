@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { add, mul, reduceSum } from "../functional/index.ts";
+import { interpret } from "../reference/index.ts";
+import { type Tensor, tensorFrom, toNumbers } from "../tensor/index.ts";
 import { defineModel } from "./define.ts";
 
 const running = defineModel("running", (m) => {
@@ -49,6 +51,39 @@ test("the random key is an input only if a layer draws from it", () => {
   }).build({ batch: 2, mode: "train" });
   assert.equal(model.randomKey, "random_key");
   assert.deepEqual(model.batch, ["x"]);
+});
+
+test("what layers add to the loss is in training only, and their measures are means", () => {
+  const body: Parameters<typeof defineModel>[1] = (m) => {
+    const x = m.input("x", [m.batch]);
+    const sum = reduceSum(x, { keepdims: false });
+    for (const factor of [1, 3]) {
+      const layer = m.child(`part${factor}`);
+      layer.addLoss(mul(sum, factor * 10));
+      layer.addMeasure("size", mul(sum, factor));
+    }
+    return { loss: sum };
+  };
+  const definition = defineModel("sums", body);
+  const x = tensorFrom("float32", [2], [1, 1]);
+  const numbers = (mode: "train" | "eval") => {
+    const { graph, outputs } = definition.build({ batch: 2, mode });
+    assert.deepEqual(outputs, { size: "size" });
+    const found = interpret(graph, { x });
+    return ["loss", "size"].map((name) => toNumbers(found[name] as Tensor)[0]);
+  };
+  assert.deepEqual(numbers("train"), [2 + 20 + 60, 4]);
+  assert.deepEqual(numbers("eval"), [2, 4]);
+  const twice = defineModel("twice", (m) => ({ ...body(m), size: m.builder.value("x") }));
+  assert.throws(() => twice.build({ batch: 2, mode: "train" }), /"size" is also a measure/);
+  const wide = defineModel("wide", (m) => {
+    const y = m.input("x", [m.batch]);
+    m.child("part").addLoss(y);
+    return { loss: reduceSum(y, { keepdims: false }) };
+  });
+  assert.throws(() => wide.build({ batch: 2, mode: "train" }), {
+    message: /^part: what is added to the loss must be one float, got float32\[2\]/,
+  });
 });
 
 test("mistakes are reported with the layer", () => {

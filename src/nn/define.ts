@@ -1,5 +1,6 @@
 /** Makes a model from a function that builds it within a scope. */
 import { LockstepError } from "../errors.ts";
+import { add, div } from "../functional/index.ts";
 import type { GraphBuilder, Value } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
 import { anything, checkOptions, choice, flag, type OptionKinds } from "../options.ts";
@@ -54,9 +55,13 @@ function buildModel(
     streams: 0,
     shared: new Map(),
     notes: [],
+    losses: [],
+    measures: new Map(),
   };
-  const values = body(new Scope(under, ""));
-  checkLoss(name, values.loss);
+  const own = body(new Scope(under, ""));
+  checkLoss(name, own.loss);
+  const loss = under.losses.reduce((sum, added) => add(sum, added), own.loss);
+  const values = { ...own, loss, ...measuresOf(under, own) };
   const outputs = Object.entries(values).map(([key, value]) => give(builder, key, value));
   const states: State[] = under.states.map(({ declared, next }) => {
     const result = give(builder, `${declared.name}.next`, next ?? builder.value(declared.name));
@@ -78,6 +83,22 @@ function buildModel(
     resized: (batch) => buildModel(name, body, { ...options, batch }),
     notes: under.notes,
   };
+}
+
+/** The measures that layers give, each as the mean over its layers. */
+function measuresOf(
+  { builder, measures }: ModelUnderConstruction,
+  own: ModelOutputs,
+): Record<string, Value> {
+  const twice = [...measures.keys()].find((name) => name in own);
+  if (twice !== undefined) {
+    const hint = "Give the output of the model another name.";
+    const text = `Model "${builder.name}": the output "${twice}" is also a measure of a layer.`;
+    throw new LockstepError("INVALID_OPTION", text, { hint });
+  }
+  return Object.fromEntries(
+    [...measures].map(([name, all]) => [name, div(all.reduce(add), all.length)]),
+  );
 }
 
 /** Gives a value a name of its own, so that outputs have the names that the model gave them. */

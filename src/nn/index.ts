@@ -20,7 +20,13 @@ export {
   type PoolingOptions,
 } from "./layers/convolution.ts";
 export { dropout, normalRows, uniformRows } from "./layers/dropout.ts";
+export { type FeedForwardOptions, feedForward } from "./layers/feed-forward.ts";
 export { type EmbeddingOptions, embedding, type LinearOptions, linear } from "./layers/linear.ts";
+export {
+  type ExpertChoice,
+  type MixtureOfExpertsOptions,
+  mixtureOfExperts,
+} from "./layers/mixture-of-experts.ts";
 export {
   type BatchNormOptions,
   batchNorm,
@@ -41,8 +47,6 @@ export {
   rnn,
 } from "./layers/recurrent.ts";
 export {
-  type FeedForwardOptions,
-  feedForward,
   type Norm,
   norm,
   residual,
@@ -61,7 +65,7 @@ export type {
 } from "./model.ts";
 export { type BertOptions, bert } from "./models/bert.ts";
 export { type ConvnetOptions, convnet } from "./models/convnet.ts";
-export { type GptOptions, gpt } from "./models/gpt.ts";
+export { type GptExperts, type GptOptions, gpt } from "./models/gpt.ts";
 export { type MlpOptions, mlp, perceptron } from "./models/mlp.ts";
 export { derivative, type PinnOptions, type Point, pinn } from "./models/pinn.ts";
 export {

@@ -9,6 +9,7 @@ import {
   type DType,
   formatShape,
   formatType,
+  isFloat,
   type Shape,
   sameType,
   type Tensor,
@@ -58,6 +59,10 @@ export interface ModelUnderConstruction {
   streams: number;
   readonly shared: Map<string, Value>;
   readonly notes: string[];
+  /** What layers add to the loss in training. */
+  readonly losses: Value[];
+  /** The numbers that layers tell of themselves, by name. */
+  readonly measures: Map<string, Value[]>;
 }
 
 /** The graph input that holds the key of each sample. */
@@ -216,6 +221,25 @@ export class Scope {
   }
 
   /**
+   * Adds a scalar to the loss of the model in `train` mode, such as a penalty. The loss of
+   * validation does not have it, so that models with and without it can be compared.
+   */
+  addLoss(value: Value): void {
+    this.#checkScalar("what is added to the loss", value);
+    if (this.mode === "train") this.#model.losses.push(value);
+  }
+
+  /**
+   * Makes a scalar an output of the model, a measure. Of several layers that give one of the same
+   * name, the measure is the mean.
+   */
+  addMeasure(name: string, value: Value): void {
+    this.#checkScalar(`the measure "${name}"`, value);
+    const known = this.#model.measures.get(name) ?? [];
+    this.#model.measures.set(name, [...known, value]);
+  }
+
+  /**
    * Throws INVALID_OPTION with the layer's name: `fail("expected width 384, got 380", "set …")`.
    */
   fail(what: string, hint?: string): never {
@@ -239,6 +263,11 @@ export class Scope {
         fields: { layer: this.path, expected: width, got: got ?? 0 },
       },
     );
+  }
+
+  #checkScalar(what: string, { type }: Value): void {
+    if (type.shape.length === 0 && isFloat(type.dtype)) return;
+    this.fail(`${what} must be one float, got ${formatType(type)}`, "Reduce it to a scalar.");
   }
 
   #stateHandle(value: Value, entry: StateEntry): StateHandle {

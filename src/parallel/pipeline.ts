@@ -26,6 +26,7 @@ import {
   valueOf,
 } from "../plan/index.ts";
 import { DEFAULT_FLOPS } from "./cost.ts";
+import { checkTotals } from "./first-totals.ts";
 import { allBlocksAgain } from "./recompute.ts";
 import { secondsOfNode } from "./sharding/costs.ts";
 import type { Strategy } from "./strategy.ts";
@@ -77,6 +78,7 @@ export function pipeline({
           { hint: "Put the pipeline before the strategies that cut the pass." },
         );
       }
+      checkTotals(step, "parallel: pipeline");
       const timetable = readTimetable(used, { ranks: count, microBatches: step.microBatches });
       const split = splitStages(timetable);
       if (again && split.size > 0) throw keptTooLong(used);

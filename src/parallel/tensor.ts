@@ -22,6 +22,7 @@ import {
 } from "../plan/index.ts";
 import { byteLength, sameShape, type TensorType } from "../tensor/index.ts";
 import { DEFAULT_FLOPS } from "./cost.ts";
+import { checkTotals } from "./first-totals.ts";
 import type { RankSpeed } from "./sharding/costs.ts";
 import { localize } from "./sharding/localize.ts";
 import { proportionsIn } from "./sharding/proportions.ts";
@@ -61,6 +62,7 @@ export function tensor({ axis = "tensor", speed = SPEED }: TensorOptions = {}): 
           { hint: "Put tensor parallelism before the strategies that cut the pass." },
         );
       }
+      checkTotals(step, "parallel: tensor");
       const { graph, inputs } = divided(step, pass, { axis, ranks, speed });
       const placed = new Map(
         [...inputs].map(([name, on]) => [valueOfInput(step, pass, name), on] as const),

@@ -23,6 +23,7 @@ import {
   valueOf,
 } from "../plan/index.ts";
 import { bucketsOf } from "./buckets.ts";
+import { checkTotals } from "./first-totals.ts";
 import type { Strategy } from "./strategy.ts";
 
 /**
@@ -58,6 +59,7 @@ export function zero2(axes: readonly string[], bucketBytes: number): Strategy {
  */
 export function zero3(axes: readonly string[]): Strategy {
   return overWide("zero stage 3", axes, (step, wide) => {
+    checkTotals(step, "ZeRO-3");
     const sharded = shardUpdates(step, wide, ["slot", "gradient", "parameter"]);
     const cut = cutWhole(sharded, (task) => cutAtUnits(sharded, task).step);
     return reduceEach(gatherEach(cut, wide));

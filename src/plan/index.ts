@@ -80,5 +80,5 @@ export {
   type Turn,
   timetableOf,
 } from "./timetable.ts";
-export { COUNTED } from "./totals.ts";
+export { COUNTED, TOTALS } from "./totals.ts";
 export { buildUpdates } from "./updates.ts";

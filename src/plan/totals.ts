@@ -28,6 +28,9 @@ const STAGE = "counted";
  */
 export const COUNTED = { instead: valueName(STAGE, INSTEAD), none: valueName(STAGE, NONE) };
 
+/** The graph that computes what a micro-batch contributes. */
+export const TOTALS = "totals";
+
 /**
  * The graph from the vectors of all micro-batches to the values that each micro-batch is given: the
  * same sums in the same order on every rank. If something is divided by counts, it also has the
@@ -64,7 +67,7 @@ export function addTotals(step: StepBuilder, { totals }: BatchSums): void {
   if (totals === undefined) return;
   const width = vectorType(totals.terms);
   const all = { dtype: width.dtype, shape: [step.microBatches, ...width.shape] };
-  step.graphs.set("totals", vectorGraph(totals.graph, totals.terms, "totals"));
+  step.graphs.set(TOTALS, vectorGraph(totals.graph, totals.terms, "totals"));
   step.graphs.set("totals of the batch", wholeTotals(totals, all));
   const parts = step.value("total", "parts", all, { [MICRO_BATCH]: { shard: 0 } });
   const together = step.value("total", "all parts", all);
@@ -80,7 +83,7 @@ export function addTotals(step: StepBuilder, { totals }: BatchSums): void {
     {
       kind: "compute",
       name: "totals",
-      graph: "totals",
+      graph: TOTALS,
       each: MICRO_BATCH,
       inputs,
       outputs: [parts],

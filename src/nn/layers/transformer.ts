@@ -2,25 +2,15 @@
  * The block of a transformer: attention and a feed-forward part, each with a normalization and a
  * residual connection.
  */
-import { add, mul } from "../../functional/index.ts";
+import { add } from "../../functional/index.ts";
 import type { Value } from "../../graph/index.ts";
-import {
-  anything,
-  choice,
-  finite,
-  flag,
-  notNegative,
-  type OptionKinds,
-  rate,
-} from "../../options.ts";
-import { fanIn } from "../initializers.ts";
-import type { Initializer } from "../model.ts";
-import { checkLayer, initial } from "../options.ts";
+import { anything, choice, flag, notNegative, type OptionKinds, rate } from "../../options.ts";
+import { checkLayer } from "../options.ts";
 import type { Scope } from "../scope.ts";
-import { ACTIVATIONS, type Activation, activate } from "./activation.ts";
 import { type AttentionOptions, attention } from "./attention.ts";
 import { dropout } from "./dropout.ts";
-import { linear } from "./linear.ts";
+import { type FeedForwardOptions, feedForward } from "./feed-forward.ts";
+import { type MixtureOfExpertsOptions, mixtureOfExperts } from "./mixture-of-experts.ts";
 import { layerNorm, rmsNorm } from "./normalization.ts";
 
 export type Norm = "layer" | "rms";
@@ -44,50 +34,10 @@ export function residual(x: Value, body: (x: Value) => Value): Value {
   return add(x, body(x));
 }
 
-export interface FeedForwardOptions {
-  readonly hidden: number;
-  /** The activation; `swiglu` is silu(gate(x)) · up(x) (Shazeer 2020). Default: `gelu`. */
-  readonly activation?: Activation | "swiglu";
-  readonly bias?: boolean;
-  /** The initializer of `up` and `gate`. */
-  readonly initializer?: Initializer;
-  /** The initializer of `down`. */
-  readonly outInitializer?: Initializer;
-  readonly biasInitializer?: Initializer;
-}
-
-/** The schemas of the options of a feed-forward part. */
-const FEED_FORWARD_OPTIONS: OptionKinds<FeedForwardOptions> = {
-  hidden: finite,
-  activation: choice(...ACTIVATIONS, "swiglu").optional(),
-  bias: flag.optional(),
-  initializer: initial,
-  outInitializer: initial,
-  biasInitializer: initial,
-};
-
-/** (…, width) → hidden → (…, width). Parts: `up`, `down`, and with `swiglu` `gate`. */
-export function feedForward(scope: Scope, x: Value, options: FeedForwardOptions): Value {
-  checkLayer(scope, "feedForward", options, FEED_FORWARD_OPTIONS);
-  const width = x.shape.at(-1) ?? scope.fail("a feed-forward layer needs at least one dim");
-  const { hidden, activation = "gelu", bias = true } = options;
-  const { initializer = fanIn(width), outInitializer = fanIn(hidden) } = options;
-  const { biasInitializer = fanIn(width) } = options;
-  return scope.within(() => {
-    const widen = (name: string): Value =>
-      linear(scope.child(name), x, { outputs: hidden, bias, initializer, biasInitializer });
-    const inner =
-      activation === "swiglu"
-        ? mul(activate(widen("gate"), "silu"), widen("up"))
-        : activate(widen("up"), activation);
-    const down = { outputs: width, bias, initializer: outInitializer, biasInitializer };
-    return linear(scope.child("down"), inner, down);
-  });
-}
-
 export interface TransformerBlockOptions {
   readonly attention: AttentionOptions;
-  readonly feedForward: FeedForwardOptions;
+  /** With `experts`, it is a mixture of experts. */
+  readonly feedForward: FeedForwardOptions | MixtureOfExpertsOptions;
   /** Default: `layer`. */
   readonly norm?: Norm;
   /**
@@ -131,8 +81,11 @@ export function transformerBlock(scope: Scope, x: Value, options: TransformerBlo
     const mixed = part(x, "norm1", "attention", (input) =>
       attention(scope.child("attention"), input, options.attention),
     );
-    return part(mixed, "norm2", "feed_forward", (input) =>
-      feedForward(scope.child("feed_forward"), input, options.feedForward),
-    );
+    return part(mixed, "norm2", "feed_forward", (input) => {
+      const own = scope.child("feed_forward");
+      return "experts" in options.feedForward
+        ? mixtureOfExperts(own, input, options.feedForward)
+        : feedForward(own, input, options.feedForward);
+    });
   });
 }

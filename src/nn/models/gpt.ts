@@ -7,6 +7,7 @@ import {
   choice,
   count,
   flag,
+  group,
   type OptionKinds,
   positive,
   rate,
@@ -14,7 +15,13 @@ import {
 import { defineModel } from "../define.ts";
 import { normal, zeros } from "../initializers.ts";
 import { dropout } from "../layers/dropout.ts";
+import type { FeedForwardOptions } from "../layers/feed-forward.ts";
 import { embedding, linear } from "../layers/linear.ts";
+import {
+  EXPERT_CHOICE,
+  type ExpertChoice,
+  type MixtureOfExpertsOptions,
+} from "../layers/mixture-of-experts.ts";
 import { type Norm, norm, transformerBlock } from "../layers/transformer.ts";
 import type { ModelDefinition } from "../model.ts";
 import type { Scope } from "../scope.ts";
@@ -50,6 +57,16 @@ export interface GptOptions {
   readonly bias?: boolean;
   /** See `AttentionOptions.queryBlock`. */
   readonly queryBlock?: number;
+  /** Makes the feed-forward parts mixtures of experts, each `hidden` wide. Default: none. */
+  readonly experts?: GptExperts;
+}
+
+/** The mixtures of experts of a model; `docs/experts.md` explains them. */
+export interface GptExperts extends ExpertChoice {
+  /** The number of experts of a block. */
+  readonly count: number;
+  /** Every which block has experts: with 2, the second, the fourth, and so on. Default: 1. */
+  readonly every?: number;
 }
 
 const ACTIVATIONS = ["gelu", "gelu_tanh", "quick_gelu", "relu", "swiglu"] as const;
@@ -71,6 +88,7 @@ const GPT_OPTIONS: OptionKinds<GptOptions> = {
   dropout: rate.optional(),
   bias: flag.optional(),
   queryBlock: count.optional(),
+  experts: group({ count, every: count.optional(), ...EXPERT_CHOICE }).optional(),
 };
 
 /**
@@ -83,6 +101,7 @@ export function gpt(options: GptOptions): ModelDefinition {
   checkOptions("gpt", options, GPT_OPTIONS);
   const settings = complete(options);
   return defineModel("gpt", (m) => {
+    for (const note of expertNotes(settings)) m.note(note);
     const shape = [m.batch, settings.context];
     const ids = m.input("ids", shape, "int32");
     const targets = m.input("targets", shape, "int32");
@@ -92,7 +111,8 @@ export function gpt(options: GptOptions): ModelDefinition {
   });
 }
 
-type Settings = Required<Omit<GptOptions, "queryBlock">> & Pick<GptOptions, "queryBlock">;
+type Optional = "queryBlock" | "experts";
+type Settings = Required<Omit<GptOptions, Optional>> & Pick<GptOptions, Optional>;
 
 function complete(options: GptOptions): Settings {
   const { width, heads, activation = "gelu" } = options;
@@ -116,6 +136,14 @@ function complete(options: GptOptions): Settings {
       "INVALID_OPTION",
       `gpt: a width of ${width} does not divide into ${heads} heads.`,
       { hint: `Set width to a multiple of heads, such as ${near}.` },
+    );
+  }
+  const every = options.experts?.every ?? 1;
+  if (every > options.layers) {
+    throw new LockstepError(
+      "INVALID_OPTION",
+      `gpt: experts.every is ${every}, and with ${options.layers} layers no block has experts.`,
+      { hint: "Set experts.every to at most layers, or leave out experts." },
     );
   }
   return settings;
@@ -145,13 +173,47 @@ function decode(m: Scope, ids: Value, s: Settings): Value {
         ...(s.positions === "rotary" ? { rotaryBase: s.rotaryBase } : {}),
         ...(s.queryBlock === undefined ? {} : { queryBlock: s.queryBlock }),
       },
-      feedForward: { hidden: s.hidden, activation: s.activation, ...weights },
+      feedForward: feedForwardOf(layer, s, {
+        hidden: s.hidden,
+        activation: s.activation,
+        ...weights,
+      }),
       norm: s.norm,
       bias: s.bias,
       dropout: s.dropout,
     });
   }
   return norm(m.child("norm"), x, s.norm, { bias: s.bias });
+}
+
+/** The options of the feed-forward part of a block, or of its mixture of experts. */
+function feedForwardOf(
+  layer: number,
+  { experts }: Settings,
+  options: FeedForwardOptions,
+): FeedForwardOptions | MixtureOfExpertsOptions {
+  const { count: number, every = 1, ...choice } = experts ?? { count: 0 };
+  const isMixture = number > 0 && (layer + 1) % every === 0;
+  return isMixture ? { ...options, ...choice, experts: number } : options;
+}
+
+/** What the start of a run says of its experts. */
+function expertNotes({ experts }: Settings): string[] {
+  if (experts === undefined) return [];
+  const { count: number, topK = 2, capacity, balance = 0.01, zLoss = 0 } = experts;
+  const parts = [
+    ...(balance > 0 ? [`${balance} times their load-balancing loss`] : []),
+    ...(zLoss > 0 ? [`${zLoss} times their z-loss`] : []),
+  ];
+  const wasted = `Each of the ${number} experts of a block computes all tokens, because no capacity bounds them: that is ${Number((number / topK).toPrecision(3))} times the work of the ${topK} that a token goes through. With experts.capacity, such as 1.25, each computes its own tokens.`;
+  return [
+    ...(capacity === undefined && number > topK ? [wasted] : []),
+    ...(parts.length > 0
+      ? [
+          `The training loss has ${parts.join(" and ")} for each block with experts; the validation loss does not.`,
+        ]
+      : []),
+  ];
 }
 
 function head(

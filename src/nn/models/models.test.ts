@@ -42,6 +42,25 @@ test("a Llama-like GPT: TinyLlama has 1,100,048,384 parameters", () => {
   assert.equal(count(tiny), 1_100_048_384);
 });
 
+test("a GPT of Mixtral's size has 46,702,792,704 parameters", () => {
+  const mixtral = gpt({
+    layers: 32,
+    width: 4096,
+    heads: 32,
+    kvHeads: 8,
+    context: 4,
+    vocabulary: 32_000,
+    hidden: 14_336,
+    positions: "rotary",
+    activation: "swiglu",
+    norm: "rms",
+    tied: false,
+    bias: false,
+    experts: { count: 8, topK: 2 },
+  });
+  assert.equal(count(mixtral), 46_702_792_704);
+});
+
 test("ResNet-18 has 11,689,512 parameters, BERT base with its head 109,514,298", () => {
   assert.equal(count(resnet({ image: [3, 224, 224], classes: 1000 })), 11_689_512);
   const base = { layers: 12, width: 768, heads: 12, context: 512, vocabulary: 30_522 };
@@ -125,6 +144,8 @@ test("every model can be built in every float type, to train and to evaluate", (
   const models = [
     gpt({ ...transformer, dropout: 0.1 }),
     gpt({ ...transformer, positions: "rotary", activation: "swiglu", norm: "rms", kvHeads: 1 }),
+    gpt({ ...transformer, experts: { count: 3, capacity: 1, zLoss: 0.1 } }),
+    gpt({ ...transformer, experts: { count: 3, topK: 1 } }),
     bert({ ...transformer, padding: 0, dropout: 0.1 }),
     mlp({ inputs: 4, hidden: [3], outputs: 2, dropout: 0.1 }),
     convnet({ image: [1, 8, 8], classes: 2 }),
@@ -147,6 +168,7 @@ test("training and evaluation have the same parameters and states", () => {
   const models = [
     resnet({ image: [1, 8, 8], classes: 2, blocks: [1, 1], stem: "small" }),
     bert({ layers: 1, width: 8, heads: 2, context: 4, dropout: 0.1 }),
+    gpt({ layers: 1, width: 8, heads: 2, context: 4, experts: { count: 3, capacity: 1 } }),
   ];
   for (const definition of models) {
     const named = (mode: "train" | "eval") => {
