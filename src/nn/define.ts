@@ -54,6 +54,7 @@ function buildModel(
     streams: 0,
     shared: new Map(),
     notes: [],
+    devices: undefined,
   };
   const values = body(new Scope(under, ""));
   checkLoss(name, values.loss);
@@ -77,6 +78,7 @@ function buildModel(
     outputs: Object.fromEntries(others.map((key) => [key, key])),
     resized: (batch) => buildModel(name, body, { ...options, batch }),
     notes: under.notes,
+    ...(under.devices && { devices: under.devices }),
   };
 }
 

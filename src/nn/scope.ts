@@ -14,6 +14,7 @@ import {
   type Tensor,
   type TensorType,
 } from "../tensor/index.ts";
+import type { ModelDevices } from "./devices.ts";
 import type { Initializer, Mode, Parameter, State, StoredForm } from "./model.ts";
 
 export interface ParameterOptions {
@@ -58,6 +59,7 @@ export interface ModelUnderConstruction {
   streams: number;
   readonly shared: Map<string, Value>;
   readonly notes: string[];
+  devices: ModelDevices | undefined;
 }
 
 /** The graph input that holds the key of each sample. */
@@ -213,6 +215,11 @@ export class Scope {
   /** Adds a sentence that whoever trains the model should know before the first step. */
   note(text: string): void {
     this.#model.notes.push(text);
+  }
+
+  /** States how devices are to share the model, as a file says it. */
+  shareAs(devices: ModelDevices): void {
+    this.#model.devices = devices;
   }
 
   /**

@@ -23,6 +23,7 @@ import {
   valueOf,
 } from "../plan/index.ts";
 import { DEFAULT_FLOPS } from "./cost.ts";
+import { stagesIn } from "./devices.ts";
 import { secondsOfNode } from "./sharding/costs.ts";
 import type { Strategy } from "./strategy.ts";
 import { shardUpdates } from "./zero.ts";
@@ -69,7 +70,8 @@ export function pipeline({
       const { microBatches } = step;
       const split = splitStages(readTimetable(schedule, { ranks: count, microBatches }));
       const isSplit = (stage: number) => split.has(stage);
-      const cut = cutIntoStages(step, pass, { count, isSplit }, COSTS);
+      const given = stagesIn(step.devices, count);
+      const cut = cutIntoStages(step, pass, { count, isSplit, given }, COSTS);
       if (cut === undefined) throw tooFew(step, count);
       const found = cutTask(step, pass, (node) => cut.pieceOf.get(node) as number);
       const tasks = found.step.tasks.map((task): StepTask => {
