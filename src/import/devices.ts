@@ -185,6 +185,11 @@ export function importedValues(
  * written for this model, and that was edited. Names are those of the model's own graph.
  */
 export function withDevices(model: ModelDefinition, file: string): ModelDefinition {
+  if (typeof file !== "string" || file === "") {
+    throw new LockstepError("INVALID_OPTION", `withDevices needs a path, got ${String(file)}.`, {
+      hint: 'withDevices(model, "plan.onnx") follows what `lockstep plan RUN --to plan.onnx` has written.',
+    });
+  }
   let read: OnnxFile | undefined;
   return {
     name: model.name,
