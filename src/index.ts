@@ -113,6 +113,7 @@ export {
   type OnnxOptions,
   onnx,
   toSymbolicBatch,
+  withDevices,
 } from "./import/index.ts";
 export {
   type Activation,

@@ -14,7 +14,7 @@ const WITHOUT_OPTIONS: ReadonlySet<string> = new Set(
   derivative differentiate div dropout elu equal erf exp expand flatten floor formatInspection full gather gatherElements gatherND
   globalAveragePool greater greaterOrEqual leakyRelu less lessOrEqual log logSoftmax maximum minimum mul neg not oneHot or pad
   positions pow range readModel reciprocal regress relu reshape residual scatterElements sigmoid sign sin softmax softplus split
-  sqrt square squeeze sub swapLast tanh tensorFrom tile toNumbers topK transpose unsqueeze where zerosLike`.split(
+  sqrt square squeeze sub swapLast tanh tensorFrom tile toNumbers topK transpose unsqueeze where withDevices zerosLike`.split(
     /\s+/,
   ),
 );

@@ -199,6 +199,10 @@ export function commandLine(): Command {
     .option("--bandwidth <x>", "bandwidth of a collective, in GB/s", fraction, 1)
     .option("--latency <x>", "latency of a collective, in microseconds", fraction, 100)
     .option("--json", "the step of all workers and the program of this one, as one JSON object")
+    .option(
+      "--to <file>",
+      "write how workers divide the model as an .onnx file with multi-device annotations, which Netron shows and `withDevices` follows",
+    )
     .action(planCommand);
   command
     .command("sample")

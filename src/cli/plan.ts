@@ -1,6 +1,14 @@
 /** `lockstep plan FILE`, for a run file or a job. */
+import { createOrtEngine } from "../engine/index.ts";
 import { type ParallelOptions, statedIn } from "../parallel/index.ts";
-import { describePlan, planAsJson, settleMicroBatches } from "../run/index.ts";
+import {
+  describePlan,
+  type PlanOptions,
+  planAsJson,
+  type Run,
+  settleMicroBatches,
+  writePlan,
+} from "../run/index.ts";
 import { printable } from "../telemetry/index.ts";
 import { diskFor, diskRoom, memoryLimit } from "../train/index.ts";
 import { openTarget } from "./target.ts";
@@ -15,6 +23,7 @@ export interface PlanFlags extends ParallelOptions {
   readonly memory?: number;
   readonly json?: boolean;
   readonly bucket?: number;
+  readonly to?: string;
 }
 
 export async function planCommand(file: string, flags: PlanFlags): Promise<void> {
@@ -36,5 +45,18 @@ export async function planCommand(file: string, flags: PlanFlags): Promise<void>
     ...statedIn(flags),
   };
   const json = flags.json === true;
+  // Written first, so that nothing is printed of a plan that is refused.
+  const told = flags.to === undefined ? [] : await written(run, options, flags.to);
   process.stdout.write(json ? planAsJson(run, options) : printable(describePlan(run, options)));
+  const tell = json ? console.error : console.log;
+  for (const line of told) tell(printable(line));
+}
+
+async function written(run: Run, options: PlanOptions, file: string): Promise<string[]> {
+  const engine = createOrtEngine({ threads: 1 });
+  try {
+    return await writePlan(run, options, { file, engine });
+  } finally {
+    await engine.close();
+  }
 }

@@ -17,9 +17,10 @@ import {
   uniformRows,
 } from "../nn/index.ts";
 import { type OnnxFile, readModel } from "../onnx/index.ts";
-import { elementCount, type Tensor } from "../tensor/index.ts";
+import { elementCount, type Shape, type Tensor } from "../tensor/index.ts";
 import { importAtBatch } from "./at-batch.ts";
 import { declareParameters } from "./declared.ts";
+import { importedValues, readDevices } from "./devices.ts";
 import { withFloats } from "./floats.ts";
 import type { Imported, ImportOptions, ImportSink } from "./import.ts";
 import type { OnnxLoss } from "./losses.ts";
@@ -109,10 +110,12 @@ function build(scope: Scope, file: OnnxFile, plan: WeightPlan, options: OnnxOpti
   const { graph } = file.model;
   const { trainable } = options;
   const trained: Weight[] = [];
+  const shapes = new Map<string, Shape>();
   const sink: ImportSink = {
     input: (name, type) => scope.input(name, type.shape, type.dtype),
     parameter: (name, tensor, weight) => {
       trained.push(weight);
+      shapes.set(name, tensor.shape);
       checkType(file, name, tensor.dtype, scope.dtype);
       const stored = storedForm(weight, tensor);
       return scope.parameter(name, tensor.shape, { kind: "tensor", tensor }, { stored });
@@ -143,6 +146,12 @@ function build(scope: Scope, file: OnnxFile, plan: WeightPlan, options: OnnxOpti
   for (const [name, { message }] of imported.leftOut) {
     const [reason = ""] = message.split("\n");
     scope.note(`the output "${name}" is left out, also in model.onnx: ${reason}`);
+  }
+  if (options.devices !== false && scope.mode === "train") {
+    const valueOf = importedValues(plan.graph, imported);
+    const { devices, notes } = readDevices(file, { parameters: shapes, valueOf });
+    if (devices !== undefined) scope.shareAs(devices);
+    for (const note of notes) scope.note(note);
   }
   const given = lossOf(scope, file, imported, options.loss);
   const added: ModelOutputs = "builder" in given ? { loss: given as Value } : given;

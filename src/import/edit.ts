@@ -168,6 +168,7 @@ export class GraphEdit {
       opType,
       domain: "",
       overload: "",
+      deviceConfigurations: [],
       docString: "",
       input: [...inputs],
       output: [output],

@@ -1,5 +1,6 @@
 export { type DeclaredParameter } from "./declared.ts";
 export { onnx } from "./define.ts";
+export { withDevices } from "./devices.ts";
 export { type DimOptions } from "./dims.ts";
 export { foldConstants } from "./fold.ts";
 export {

@@ -7,6 +7,7 @@ import { elementTypeName, type OnnxFile, readModel } from "../onnx/index.ts";
 import { flopsOfNode, operatorTable } from "../ops/index.ts";
 import { checkOptions } from "../options.ts";
 import { bytesPerElement, dtypeFromOnnx, elementCount, isFloat } from "../tensor/index.ts";
+import { describeDevices } from "./devices.ts";
 import { DIM_OPTIONS, type DimOptions } from "./dims.ts";
 import { importGraph } from "./import.ts";
 import { describeWeights, type InspectedWeights, inspectWeights } from "./inspect-weights.ts";
@@ -24,6 +25,8 @@ export interface Inspection {
   readonly weights: { readonly tensors: number; readonly elements: number; readonly bytes: number };
   /** What training does with each weight. */
   readonly roles: InspectedWeights;
+  /** How devices are to share the model: a line for each configuration. */
+  readonly devices: readonly string[];
   /** The operators as they are in the file, the most frequent first. */
   readonly operators: readonly InspectedOperator[];
   /** The operators that are not supported. */
@@ -83,10 +86,21 @@ export function inspectModel(path: string, options: DimOptions = {}): Inspection
     outputs: graph.output.map(inspectValue),
     weights: weightsOf(graph),
     roles: inspectWeights(file),
+    devices: devicesIn(file),
     operators,
     unknown: operators.map(({ name }) => name).filter((name) => !isKnown(file, name)),
     ...importForInspection(file, options),
   };
+}
+
+/** Annotations that are wrong are said, and the rest of the file is described. */
+function devicesIn(file: OnnxFile): readonly string[] {
+  try {
+    return describeDevices(file);
+  } catch (error) {
+    if (!(error instanceof LockstepError)) throw error;
+    return [error.message.split("\n")[0] ?? ""];
+  }
 }
 
 function importForInspection(
@@ -228,6 +242,7 @@ export function formatInspection(inspection: Inspection): string {
     roles.title,
     ...table(roles.rows),
     ...roles.lines.map((line) => `  ${line}`),
+    ...inspection.devices,
     "Operators in the file",
     ...table(inspection.operators.map(({ name, count: times }) => [name, String(times)])),
   ];

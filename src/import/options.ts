@@ -25,6 +25,11 @@ export interface OnnxOptions extends Omit<ImportOptions, "trainable"> {
   readonly dtype?: TrainedFloat;
   /** Whether running statistics that the file has fixed are updated again. Default: false. */
   readonly trainStatistics?: boolean;
+  /**
+   * Whether the file's multi-device annotations are followed: its pipeline stages with `parallel: {
+   * pipeline }`, and how it cuts parameters with `parallel: { tensor }`. Default: true.
+   */
+  readonly devices?: boolean;
 }
 
 const OPTIONS: OptionKinds<OnnxOptions> = {
@@ -33,6 +38,7 @@ const OPTIONS: OptionKinds<OnnxOptions> = {
   parameters: anything.optional(),
   dtype: anything.optional(),
   trainStatistics: flag.optional(),
+  devices: flag.optional(),
   dims: anything.optional(),
   shapes: anything.optional(),
   batch: anything.optional(),

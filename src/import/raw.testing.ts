@@ -39,6 +39,7 @@ export function node(
     opType,
     domain,
     overload: "",
+    deviceConfigurations: [],
     metadataProps: [],
     docString: "",
     input: [...inputs],
@@ -102,6 +103,7 @@ export interface ModelParts {
   readonly nodes: readonly RawNode[];
   readonly weights?: Readonly<Record<string, Tensor>>;
   readonly functions?: readonly RawFunction[];
+  readonly configuration?: RawModel["configuration"];
   readonly domains?: readonly string[];
 }
 
@@ -139,6 +141,7 @@ export function modelOf(parts: ModelParts): Uint8Array {
     ],
     metadataProps: [],
     functions: [...(parts.functions ?? [])],
+    configuration: [...(parts.configuration ?? [])],
   };
   return encodeMessage(modelTable, model);
 }

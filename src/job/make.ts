@@ -175,7 +175,7 @@ function failureOf({ code, message, hint }: LockstepError) {
 }
 
 function formOf(model: Model, values: Values): JobForm {
-  const { graph, batch, randomKey, expectations, loss, outputs, notes } = model;
+  const { graph, batch, randomKey, expectations, loss, outputs, notes, devices } = model;
   const weight = ({ name, initializer }: { name: string; initializer: Initializer }) => ({
     name,
     type: formatType(typeOf(graph, name)),
@@ -197,6 +197,9 @@ function formOf(model: Model, values: Values): JobForm {
     loss,
     outputs: { ...outputs },
     notes: [...notes],
+    ...(devices === undefined
+      ? {}
+      : { devices: toPlain(devices, "devices") as JobForm["devices"] }),
   };
 }
 

@@ -5,7 +5,7 @@
 import { type DataSource, sourceOf } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
 import { typeOf } from "../graph/index.ts";
-import type { Initializer, Model, ModelDefinition, StoredForm } from "../nn/index.ts";
+import type { Initializer, Model, ModelDefinition, ModelDevices, StoredForm } from "../nn/index.ts";
 import { decodeGraph } from "../onnx/index.ts";
 import { optimizerOf, type Schedule, scheduleOf } from "../optimizer/index.ts";
 import { defineRun, type Fingerprint, type Run, type RunOptions } from "../run/index.ts";
@@ -167,6 +167,7 @@ function openBuild(
     outputs: form.outputs,
     notes: form.notes,
     ...(trains === undefined ? {} : { trains }),
+    ...(form.devices === undefined ? {} : { devices: form.devices as ModelDevices }),
   };
   checkFit(model, form, build);
   return model;

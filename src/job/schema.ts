@@ -108,6 +108,29 @@ const expectation = z.strictObject({
   }),
 });
 
+/** What a file says of how devices share the model. */
+const devices = z.strictObject({
+  file: text,
+  configurations: z
+    .array(
+      z.strictObject({
+        name,
+        devices: count,
+        stages: z.int().min(0).max(MAX_LIST),
+        stageOf: z.record(name, z.int().min(0).max(MAX_LIST)),
+        parameters: z.record(
+          name,
+          z.strictObject({
+            parts: count,
+            dim: z.int().min(0).max(64),
+            sections: z.array(count).max(MAX_LIST).optional(),
+          }),
+        ),
+      }),
+    )
+    .max(MAX_FILES),
+});
+
 /** What is known of a graph besides its nodes. Several builds of a model share it. */
 const form = z.strictObject({
   batch: z.array(name).max(MAX_LIST),
@@ -118,6 +141,7 @@ const form = z.strictObject({
   loss: name,
   outputs: z.record(name, name),
   notes: z.array(text).max(MAX_LIST),
+  devices: devices.optional(),
 });
 
 const asked = {

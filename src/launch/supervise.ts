@@ -154,8 +154,8 @@ class Supervisor implements LocalWorkers {
     const { minWorkers: least, maxWorkers, together = 1, signal } = this.#options;
     // A run that is to stop waits for no more workers: those that are left save, and end.
     const stops = signal.aborted;
-    const { places } = this.#crew;
-    return { minWorkers: stops ? 1 : least, maxWorkers, together, stops, places };
+    const minWorkers = stops ? 1 : least;
+    return { minWorkers, maxWorkers, together, stops, places: this.#crew.places };
   }
 
   /** Workers can start at these places; also where one was asked to leave before. */

@@ -1,4 +1,4 @@
-export { axisOf, createMesh, formatMesh, groupOf, type Mesh } from "./mesh.ts";
+export { axisOf, createMesh, formatMesh, groupOf, type Mesh, type MeshAxis } from "./mesh.ts";
 export {
   type AxisPlacement,
   formatOnAxis,

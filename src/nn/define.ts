@@ -57,6 +57,7 @@ function buildModel(
     notes: [],
     losses: [],
     measures: new Map(),
+    devices: undefined,
   };
   const own = body(new Scope(under, ""));
   checkLoss(name, own.loss);
@@ -82,6 +83,7 @@ function buildModel(
     outputs: Object.fromEntries(others.map((key) => [key, key])),
     resized: (batch) => buildModel(name, body, { ...options, batch }),
     notes: under.notes,
+    ...(under.devices && { devices: under.devices }),
   };
 }
 

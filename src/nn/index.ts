@@ -1,4 +1,5 @@
 export { defineModel, type ModelOutputs } from "./define.ts";
+export type { DeviceConfiguration, ModelDevices, ParameterCut } from "./devices.ts";
 export {
   type ElementRange,
   type InitialPiece,

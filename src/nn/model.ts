@@ -5,6 +5,7 @@
  */
 import type { Expectation, Graph } from "../graph/index.ts";
 import type { DType, Shape, Tensor, TensorType } from "../tensor/index.ts";
+import type { ModelDevices } from "./devices.ts";
 
 /** A model that a run trains: it builds its graph for a batch size and a mode. */
 export interface ModelDefinition {
@@ -61,6 +62,8 @@ export interface Model {
   readonly notes: readonly string[];
   /** For models from files: one line that says which weights are trained and which are not. */
   readonly trains?: string;
+  /** How devices are to share it, if a file says so. */
+  readonly devices?: ModelDevices;
 }
 
 export interface Parameter {

@@ -15,6 +15,7 @@ import {
   type Tensor,
   type TensorType,
 } from "../tensor/index.ts";
+import type { ModelDevices } from "./devices.ts";
 import type { Initializer, Mode, Parameter, State, StoredForm } from "./model.ts";
 
 export interface ParameterOptions {
@@ -63,6 +64,7 @@ export interface ModelUnderConstruction {
   readonly losses: Value[];
   /** The numbers that layers tell of themselves, by name. */
   readonly measures: Map<string, Value[]>;
+  devices: ModelDevices | undefined;
 }
 
 /** The graph input that holds the key of each sample. */
@@ -218,6 +220,11 @@ export class Scope {
   /** Adds a sentence that whoever trains the model should know before the first step. */
   note(text: string): void {
     this.#model.notes.push(text);
+  }
+
+  /** States how devices are to share the model, as a file says it. */
+  shareAs(devices: ModelDevices): void {
+    this.#model.devices = devices;
   }
 
   /**

@@ -7,6 +7,7 @@ import { typeOf } from "../graph/index.ts";
 import { operatorTable } from "../ops/index.ts";
 import { anything, checkOptions, flag, type OptionKinds } from "../options.ts";
 import { byteLength, DTYPES, type Tensor, type TensorType } from "../tensor/index.ts";
+import type { RawDeviceConfiguration, RawNodeDevices } from "./device-schema.ts";
 import {
   ATTRIBUTE_TYPES,
   modelTable,
@@ -44,6 +45,13 @@ export interface EncodeOptions {
    * all operators.
    */
   readonly opset?: number;
+  /** How devices share the graph. Default: nothing is said of it. */
+  readonly devices?: DeviceAnnotations;
+}
+
+export interface DeviceAnnotations {
+  readonly configurations: readonly RawDeviceConfiguration[];
+  readonly of: (node: Node) => readonly RawNodeDevices[];
 }
 
 /** The schemas of the options of an encoding. */
@@ -52,6 +60,7 @@ export const ENCODE_OPTIONS: OptionKinds<EncodeOptions> = {
   symbolicDims: anything.optional(),
   metadata: anything.optional(),
   opset: anything.optional(),
+  devices: anything.optional(),
 };
 
 /**
@@ -79,6 +88,7 @@ export function toRawModel(graph: Graph, options: EncodeOptions = {}): RawModel 
     })),
     metadataProps: Object.entries(options.metadata ?? {}).map(([key, value]) => ({ key, value })),
     functions: [],
+    configuration: [...(options.devices?.configurations ?? [])],
   };
 }
 
@@ -110,7 +120,7 @@ function toRawGraph(graph: Graph, options: EncodeOptions): RawGraph {
   return {
     name: graph.name === "" ? "graph" : graph.name,
     docString: "",
-    node: graph.nodes.map(toRawNode),
+    node: graph.nodes.map((node) => toRawNode(node, options.devices?.of(node) ?? [])),
     initializer: [...graph.constants].map(([name, tensor]) => toRawTensor(name, tensor)),
     sparseInitializer: [],
     input: graph.inputs.map(info),
@@ -127,13 +137,14 @@ export function splitOp(op: string): { domain: string; opType: string } {
     : { domain: op.slice(0, at), opType: op.slice(at + 2) };
 }
 
-function toRawNode(node: Node): RawNode {
+function toRawNode(node: Node, devices: readonly RawNodeDevices[]): RawNode {
   const { domain, opType } = splitOp(node.op);
   return {
     name: node.name,
     opType,
     domain,
     overload: "",
+    deviceConfigurations: [...devices],
     docString: "",
     input: [...node.inputs],
     output: [...node.outputs],

@@ -1,4 +1,17 @@
+export { cutOf, type DimCut, specOf, type TensorOnDevices } from "./device-parts.ts";
+export type {
+  RawDeviceConfiguration,
+  RawNodeDevices,
+  RawShardingSpec,
+} from "./device-schema.ts";
 export {
+  devicesOf,
+  type FileConfiguration,
+  type FileDevices,
+  type NodeOnDevices,
+} from "./devices.ts";
+export {
+  type DeviceAnnotations,
   type EncodeOptions,
   encodeModel,
   INTERNAL_IR_VERSION,

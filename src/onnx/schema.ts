@@ -3,6 +3,12 @@
  * describe only the content of the file: nothing here knows what an operator means. Names follow
  * onnx.proto in camel case.
  */
+import {
+  deviceConfigurationTable,
+  nodeDevicesTable,
+  type RawDeviceConfiguration,
+  type RawNodeDevices,
+} from "./device-schema.ts";
 import type { BytesInPieces, MessageTable } from "./wire.ts";
 
 export interface RawModel {
@@ -16,6 +22,7 @@ export interface RawModel {
   opsetImport: RawOpsetId[];
   metadataProps: RawEntry[];
   functions: RawFunction[];
+  configuration: RawDeviceConfiguration[];
 }
 
 export interface RawOpsetId {
@@ -51,6 +58,7 @@ export interface RawNode {
   output: string[];
   attribute: RawAttribute[];
   metadataProps: RawEntry[];
+  deviceConfigurations: RawNodeDevices[];
 }
 
 export interface RawAttribute {
@@ -257,6 +265,7 @@ const node: MessageTable<RawNode> = {
   domain: { number: 7, kind: "string" },
   overload: { number: 8, kind: "string" },
   metadataProps: { number: 9, kind: "messages", of: () => entry },
+  deviceConfigurations: { number: 10, kind: "messages", of: () => nodeDevicesTable },
 };
 
 const graph: MessageTable<RawGraph> = {
@@ -295,4 +304,5 @@ export const modelTable: MessageTable<RawModel> = {
   opsetImport: { number: 8, kind: "messages", of: () => opsetId },
   metadataProps: { number: 14, kind: "messages", of: () => entry },
   functions: { number: 25, kind: "messages", of: () => functionTable },
+  configuration: { number: 26, kind: "messages", of: () => deviceConfigurationTable },
 };

@@ -11,6 +11,7 @@ import { buddies, buddiesOf } from "./buddies.ts";
 import { type CostOptions, chooseByCost, comparison, nameOf, type Priced } from "./by-cost.ts";
 import type { Machine } from "./cost.ts";
 import { data } from "./data.ts";
+import { devicesTold } from "./devices.ts";
 import { type Offload, offload } from "./offload.ts";
 import { pipeline } from "./pipeline.ts";
 import { type Recompute, recompute } from "./recompute.ts";
@@ -111,6 +112,14 @@ const BUCKET_BYTES = 2 ** 22;
  * @throws INVALID_OPTION; OUT_OF_MEMORY where no way fits
  */
 export function chooseParallel(options: ChooseOptions): Parallel {
+  const chosen = choose(options);
+  const sizeOf = (axis: string) => chosen.mesh.axes.find(({ name }) => name === axis)?.size ?? 1;
+  const sizes = { tensor: sizeOf("tensor"), pipeline: sizeOf(PIPELINE) };
+  const told = devicesTold(options.step.devices, sizes);
+  return told.length === 0 ? chosen : { ...chosen, reason: [chosen.reason, ...told].join(" ") };
+}
+
+function choose(options: ChooseOptions): Parallel {
   const topology = regularTopology(options.topology);
   if (options.parallel !== undefined || options.zero !== undefined) {
     return sharedAs(statedIn(options), options);

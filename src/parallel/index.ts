@@ -10,8 +10,9 @@ export { DISK_SPEED, type Disk } from "./disk-cost.ts";
 export { OFFLOADS, type Offload, offload } from "./offload.ts";
 export { outOfMemory } from "./out-of-memory.ts";
 export { type Recompute, recompute } from "./recompute.ts";
+export { type GraphDivision } from "./sharding/localize.ts";
 export { applyStrategies, type Strategy } from "./strategy.ts";
-export { type TensorOptions, tensor } from "./tensor.ts";
+export { type TensorOptions, tensor, tensorDivision } from "./tensor.ts";
 export {
   type Axes,
   axesFor,

@@ -188,7 +188,7 @@ test("a step survives JSON, and its hash shows any change", () => {
   assert.equal(hashStep(read), hashStep(step));
   assert.notEqual(hashStep(step), hashStep(stepOf()));
   const other = { ...JSON.parse(text), format: "lockstep-step-0" };
-  assert.throws(() => stepFromJson(other), /this version reads "lockstep-step-5"/);
+  assert.throws(() => stepFromJson(other), /this version reads "lockstep-step-6"/);
   const cut = JSON.parse(text);
   cut.tasks.splice(0, 1);
   assert.throws(() => stepFromJson(cut), /too early/);

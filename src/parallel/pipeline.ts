@@ -18,6 +18,7 @@ import {
   parseTimetable,
   readTimetable,
   type StageCosts,
+  type StageOptions,
   type StagePart,
   type StepGraph,
   type StepTask,
@@ -26,6 +27,7 @@ import {
   valueOf,
 } from "../plan/index.ts";
 import { DEFAULT_FLOPS } from "./cost.ts";
+import { stagesIn } from "./devices.ts";
 import { checkTotals } from "./first-totals.ts";
 import { allBlocksAgain } from "./recompute.ts";
 import { secondsOfNode } from "./sharding/costs.ts";
@@ -82,7 +84,11 @@ export function pipeline({
       const timetable = readTimetable(used, { ranks: count, microBatches: step.microBatches });
       const split = splitStages(timetable);
       if (again && split.size > 0) throw keptTooLong(used);
-      const staged = again ? inBlocks(step, pass, count) : inParts(step, pass, { count, split });
+      const given = stagesIn(step.devices, count);
+      if (again && given !== undefined) throw notInBlocks(step);
+      const staged = again
+        ? inBlocks(step, pass, count)
+        : inParts(step, pass, { count, split, given });
       checkStages(staged, { count, split });
       const parts = { ...staged, pipeline: { axis, schedule: used } };
       return shardUpdates(parts, [axis], ["slot", "gradient", "parameter"]);
@@ -94,10 +100,14 @@ export function pipeline({
 function inParts(
   step: StepGraph,
   pass: ComputeTask,
-  { count, split }: { readonly count: number; readonly split: ReadonlySet<number> },
+  {
+    count,
+    split,
+    given,
+  }: Pick<StageOptions, "count" | "given"> & { readonly split: ReadonlySet<number> },
 ): StepGraph {
   const isSplit = (stage: number) => split.has(stage);
-  const cut = cutIntoStages(step, pass, { count, isSplit }, COSTS);
+  const cut = cutIntoStages(step, pass, { count, isSplit, given }, COSTS);
   if (cut === undefined) throw tooFew(step, count);
   const found = cutTask(step, pass, (node) => cut.pieceOf.get(node) as number);
   return withStages(found.step, cut.pieces);
@@ -147,6 +157,14 @@ function checkStages(
       { hint: `Leave out ${stage}W: ${stage}B is then the whole backward part.` },
     );
   }
+}
+
+function notInBlocks({ name }: StepGraph): LockstepError {
+  return new LockstepError(
+    "INVALID_OPTION",
+    `The stages that a file states for "${name}" are not followed with recompute, which cuts the pass at its blocks.`,
+    { hint: "Leave out recompute, or the devices of the file (devices: false)." },
+  );
 }
 
 function keptTooLong(schedule: string): LockstepError {

@@ -5,8 +5,8 @@
  * finds what Shoeybi et al., "Megatron-LM", 2019, wrote by hand.
  */
 import { assert, LockstepError } from "../errors.ts";
-import { type Graph, hashGraph, typeOf } from "../graph/index.ts";
-import { type AxisPlacement, axisOf, isShard, type Placement } from "../mesh/index.ts";
+import { type Division, type Graph, hashGraph, type Node, typeOf } from "../graph/index.ts";
+import { type AxisPlacement, axisOf, isShard, type Mesh, type Placement } from "../mesh/index.ts";
 import { type DividedOver, sectionedDim } from "../ops/index.ts";
 import {
   type ComputeTask,
@@ -22,11 +22,12 @@ import {
 } from "../plan/index.ts";
 import { byteLength, sameShape, type TensorType } from "../tensor/index.ts";
 import { DEFAULT_FLOPS } from "./cost.ts";
+import { cutsIn } from "./devices.ts";
 import { checkTotals } from "./first-totals.ts";
 import type { RankSpeed } from "./sharding/costs.ts";
-import { localize } from "./sharding/localize.ts";
+import { type GraphDivision, localize } from "./sharding/localize.ts";
 import { proportionsIn } from "./sharding/proportions.ts";
-import { type Choice, type SolveOptions, solve } from "./sharding/solve.ts";
+import { type Choice, reduced, type SolveOptions, solve } from "./sharding/solve.ts";
 import type { Strategy } from "./strategy.ts";
 
 /** What a rank is taken to do, where nothing was measured; an exchange was (docs/lab.md). */
@@ -63,7 +64,8 @@ export function tensor({ axis = "tensor", speed = SPEED }: TensorOptions = {}): 
         );
       }
       checkTotals(step, "parallel: tensor");
-      const { graph, inputs } = divided(step, pass, { axis, ranks, speed });
+      const { graph, division } = divided(step, pass, { axis, ranks, speed });
+      const { inputs } = division;
       const placed = new Map(
         [...inputs].map(([name, on]) => [valueOfInput(step, pass, name), on] as const),
       );
@@ -76,16 +78,36 @@ export function tensor({ axis = "tensor", speed = SPEED }: TensorOptions = {}): 
   };
 }
 
+/** How the ranks of an axis divide the pass of a step. Undefined: they do not. */
+export function tensorDivision(
+  step: StepGraph,
+  mesh: Mesh,
+  { axis = "tensor", speed = SPEED }: TensorOptions = {},
+): GraphDivision | undefined {
+  const ranks = mesh.axes.find(({ name }) => name === axis)?.size ?? 1;
+  const [pass] = step.tasks.filter(isPiece);
+  if (ranks === 1 || pass === undefined) return undefined;
+  const { of, division } = divided(step, pass, { axis, ranks, speed });
+  // It may have been found for another graph of the same nodes, under other names.
+  const graph = step.graphs.get(pass.graph) as Graph;
+  const nodes = graph.nodes.map((node, at) => {
+    return [node, division.nodes.get(of.nodes[at] as Node) as Division] as const;
+  });
+  return { ...division, nodes: new Map(nodes) };
+}
+
 interface Over {
   readonly axis: string;
   readonly ranks: number;
   readonly speed: RankSpeed;
 }
 
-/** What the ranks of an axis run, and how they hold the inputs. */
+/** What the ranks of an axis run, and how they hold the values of the pass. */
 interface Divided {
+  /** What is divided. */
+  readonly of: Graph;
   readonly graph: Graph;
-  readonly inputs: ReadonlyMap<string, AxisPlacement | undefined>;
+  readonly division: GraphDivision;
 }
 
 /** By the pass and what it is divided over: ranks come and go, and plans are made again. */
@@ -103,7 +125,7 @@ function divided(step: StepGraph, pass: ComputeTask, of: Over): Divided {
   const { division } = solutions.reduce((best, other) =>
     other.seconds < best.seconds ? other : best,
   );
-  const own = { graph: localize(graph, division), inputs: division.inputs };
+  const own = { of: graph, graph: localize(graph, division), division };
   if (known.size >= MOST_KNOWN) known.delete(known.keys().next().value as string);
   known.set(key, own);
   return own;
@@ -115,13 +137,19 @@ function optionsOf(
   graph: Graph,
   { axis, ranks, speed }: Over,
 ): SolveOptions {
-  const over: DividedOver = { axis, ranks, proportions: proportionsIn(graph) };
+  const given = cutsIn(step.devices, ranks);
+  const proportions = [...proportionsIn(graph), ...proportionsOf(given?.on.values() ?? [])];
+  const over: DividedOver = { axis, ranks, proportions };
   const inputs = new Map<string, readonly Choice[]>();
   for (const name of graph.inputs) {
     const { role, of } = valueOf(step, valueOfInput(step, pass, name));
-    const isDivisible = role === "parameter" && !isUpdatedWhole(step, of);
-    const choices = isDivisible ? choicesOf(typeOf(graph, name), over) : undefined;
-    inputs.set(name, choices ?? [{ on: undefined, seconds: 0 }]);
+    const isWhole = role !== "parameter" || isUpdatedWhole(step, of);
+    const on = role === "parameter" ? given?.on.get(of) : undefined;
+    if (isWhole && on !== undefined) throw notDivisible(of, given?.by ?? "");
+    const isGiven = role === "parameter" && given?.on.has(of) === true;
+    const choices =
+      isWhole || isGiven ? [{ on, seconds: 0 }] : choicesOf(typeOf(graph, name), over);
+    inputs.set(name, choices);
   }
   const outputs = new Map(
     graph.outputs.map((name, index) => {
@@ -134,6 +162,19 @@ function optionsOf(
     }),
   );
   return { over, inputs, outputs, speed };
+}
+
+/** The proportions of sections that are given. */
+function proportionsOf(given: Iterable<AxisPlacement | undefined>): DividedOver["proportions"] {
+  return [...given].flatMap((on) => (isShard(on) && on.sections ? [reduced(on.sections)] : []));
+}
+
+function notDivisible(parameter: string, by: string): LockstepError {
+  return new LockstepError(
+    "INVALID_OPTION",
+    `${by} cuts "${parameter}", but its optimizer updates whole matrices.`,
+    { hint: "Leave its sharding out of the file, or use another optimizer." },
+  );
 }
 
 /** More ways to hold tied parameters than this are not tried. */

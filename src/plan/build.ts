@@ -41,7 +41,7 @@ export const GRADIENT = "gradient";
  */
 export function buildStep(options: StepOptions): StepGraph {
   const { model, microBatches = 1 } = options;
-  const step = new StepBuilder(model.name, microBatches);
+  const step = new StepBuilder(model, microBatches);
   const loss = planLoss(model, microBatches);
   addGiven(step, model);
   addTotals(step, loss);

@@ -9,6 +9,7 @@ import {
   typeFromJson,
   typeToJson,
 } from "../graph/index.ts";
+import type { ModelDevices } from "../nn/index.ts";
 import {
   type Pipeline,
   type StepGraph,
@@ -18,7 +19,7 @@ import {
 } from "./step-graph.ts";
 
 /** The version of the form; it changes with every change of the form. */
-const FORMAT = "lockstep-step-5";
+const FORMAT = "lockstep-step-6";
 
 export interface StepJson {
   readonly format: string;
@@ -28,10 +29,11 @@ export interface StepJson {
   readonly graphs: Readonly<Record<string, GraphJson>>;
   readonly tasks: readonly StepTask[];
   readonly pipeline?: Pipeline;
+  readonly devices?: ModelDevices;
 }
 
 export function stepToJson(step: StepGraph): StepJson {
-  const { name, microBatches, values, graphs, tasks, pipeline } = step;
+  const { name, microBatches, values, graphs, tasks, pipeline, devices } = step;
   return {
     format: FORMAT,
     name,
@@ -42,6 +44,7 @@ export function stepToJson(step: StepGraph): StepJson {
     graphs: Object.fromEntries([...graphs].map(([key, graph]) => [key, graphToJson(graph)])),
     tasks,
     ...(pipeline && { pipeline }),
+    ...(devices && { devices }),
   };
 }
 
@@ -53,7 +56,7 @@ export function stepFromJson(json: StepJson): StepGraph {
       `The step is written as ${JSON.stringify(json.format)}; this version reads "${FORMAT}".`,
     );
   }
-  const { name, microBatches, tasks, pipeline } = json;
+  const { name, microBatches, tasks, pipeline, devices } = json;
   return validateStep({
     name,
     microBatches,
@@ -65,6 +68,7 @@ export function stepFromJson(json: StepJson): StepGraph {
     graphs: new Map(Object.entries(json.graphs).map(([key, graph]) => [key, graphFromJson(graph)])),
     tasks,
     ...(pipeline && { pipeline }),
+    ...(devices && { devices }),
   });
 }
 

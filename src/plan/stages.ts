@@ -6,6 +6,7 @@ import { type Graph, type Node, typeOf } from "../graph/index.ts";
 import { byteLength } from "../tensor/index.ts";
 import { backwardOf, blocksFrom, forwardNodes } from "./blocks.ts";
 import type { Cut } from "./cut.ts";
+import { type GivenStages, givenStages } from "./given-stages.ts";
 import { unitsOf } from "./phases.ts";
 import { type ComputeTask, type StagePart, type StepGraph, valueOf } from "./step-graph.ts";
 import type { Direction, Needs } from "./timetable.ts";
@@ -21,6 +22,8 @@ export interface StageOptions {
   readonly count: number;
   /** The stages whose backward part is cut in two, if something of it can be computed later. */
   readonly isSplit: (stage: number) => boolean;
+  /** Where the pass is to be cut. Default: where the slowest stage is fastest. */
+  readonly given?: GivenStages | undefined;
 }
 
 /** A part of a stage, with its seconds for a micro-batch. */
@@ -39,27 +42,18 @@ export interface StageCut {
 export function cutIntoStages(
   step: StepGraph,
   task: ComputeTask,
-  { count, isSplit }: StageOptions,
-  { secondsOf, bytesPerSecond }: StageCosts,
+  { count, isSplit, given }: StageOptions,
+  costs: StageCosts,
 ): StageCut | undefined {
+  const { secondsOf } = costs;
   const graph = step.graphs.get(task.graph) as Graph;
   const { unitBy } = unitsOf(step, task);
   const forward = forwardNodes(step, task);
-  // Each backward node counts for the forward node to which it belongs.
-  const each = blocksFrom(
-    graph,
-    forward.map((node) => [node]),
-    unitBy,
-  );
-  const seconds = new Array<number>(forward.length).fill(0);
-  for (const [node, piece] of each.pieceOf) {
-    const at = Math.min(piece, backwardOf(each.count, piece));
-    seconds[at] = (seconds[at] as number) + secondsOf(graph, node);
-  }
-  const crossing = crossingBytes(graph, forward).map((bytes) => (2 * bytes) / bytesPerSecond);
-  const ends = cheapestCut(seconds, crossing, { inner: narrowest(crossing), count });
-  if (ends === undefined) return undefined;
-  const lists = ends.map((end, stage) => forward.slice(ends[stage - 1] ?? 0, end));
+  const lists =
+    given === undefined
+      ? foundStages(graph, forward, unitBy, { ...costs, count })
+      : givenStages(forward, count, given);
+  if (lists === undefined) return undefined;
   const stages = blocksFrom(graph, lists, unitBy);
   const stageOf = (node: Node) => {
     const piece = stages.pieceOf.get(node) as number;
@@ -88,10 +82,31 @@ export function cutIntoStages(
     return nodes.length === 0 ? [] : [{ ...part, nodes, seconds: took }];
   });
   const pieceOf = new Map(pieces.flatMap(({ nodes }, at) => nodes.map((node) => [node, at])));
-  const named = pieces.map(({ stage, direction, seconds: took }) => {
-    return { stage, direction, seconds: took };
-  });
-  return { pieces: named, pieceOf };
+  const list = pieces.map(({ stage, direction, seconds }) => ({ stage, direction, seconds }));
+  return { pieces: list, pieceOf };
+}
+
+/** The forward nodes of each stage, such that the slowest stage is fast and few bytes cross. */
+function foundStages(
+  graph: Graph,
+  forward: readonly Node[],
+  parameters: { has(input: string): boolean },
+  { count, secondsOf, bytesPerSecond }: StageCosts & Pick<StageOptions, "count">,
+): Node[][] | undefined {
+  // Each backward node counts for the forward node to which it belongs.
+  const each = blocksFrom(
+    graph,
+    forward.map((node) => [node]),
+    parameters,
+  );
+  const seconds = new Array<number>(forward.length).fill(0);
+  for (const [node, piece] of each.pieceOf) {
+    const at = Math.min(piece, backwardOf(each.count, piece));
+    seconds[at] = (seconds[at] as number) + secondsOf(graph, node);
+  }
+  const crossing = crossingBytes(graph, forward).map((bytes) => (2 * bytes) / bytesPerSecond);
+  const ends = cheapestCut(seconds, crossing, { inner: narrowest(crossing), count });
+  return ends?.map((end, stage) => forward.slice(ends[stage - 1] ?? 0, end));
 }
 
 /** The backward nodes of which no other stage needs anything. */

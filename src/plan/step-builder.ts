@@ -2,6 +2,7 @@
 import { LockstepError } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
 import { type Placement, REPLICATED } from "../mesh/index.ts";
+import type { Model, ModelDevices } from "../nn/index.ts";
 import type { TensorType } from "../tensor/index.ts";
 import {
   MICRO_BATCH,
@@ -22,10 +23,12 @@ export class StepBuilder implements StepGraph {
   readonly tasks: StepTask[] = [];
   readonly name: string;
   readonly microBatches: number;
+  declare readonly devices?: ModelDevices;
 
-  constructor(name: string, microBatches: number) {
+  constructor({ name, devices }: Pick<Model, "name" | "devices">, microBatches: number) {
     this.name = name;
     this.microBatches = microBatches;
+    if (devices !== undefined) this.devices = devices;
   }
 
   /** Declares a value. `stage` distinguishes values of one role and name. */

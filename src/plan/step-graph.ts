@@ -6,6 +6,7 @@
 import { assert, LockstepError } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
 import type { AxisPlacement, Placement } from "../mesh/index.ts";
+import type { ModelDevices } from "../nn/index.ts";
 import { byteLength, type TensorType } from "../tensor/index.ts";
 import type { Direction } from "./timetable.ts";
 
@@ -211,6 +212,8 @@ export interface StepGraph {
   readonly tasks: readonly StepTask[];
   /** How the ranks of an axis share the stages of the pass. Default: there are no stages. */
   readonly pipeline?: Pipeline;
+  /** How devices are to share the model, if a file says so. */
+  readonly devices?: ModelDevices;
 }
 
 export interface Pipeline {

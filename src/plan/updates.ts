@@ -20,7 +20,7 @@ export function buildUpdates(
   parameters: readonly ParameterInfo[],
   optimizer: Optimizer,
 ): StepGraph {
-  const step = new StepBuilder("updates", 1);
+  const step = new StepBuilder({ name: "updates" }, 1);
   step.value("summary", "step", { dtype: "float32", shape: [4] });
   for (const { name, type } of parameters) {
     step.value("parameter", name, type);

@@ -65,7 +65,7 @@ interface RankPlan {
 }
 
 /** @throws INVALID_OPTION when the workers cannot share the run this way */
-function planRank(run: Run, options: PlanOptions): RankPlan {
+export function planRank(run: Run, options: PlanOptions): RankPlan {
   const { workers, rank, machines: count = 1, speeds } = options;
   check(run, workers, rank, count);
   const size = run.batch / run.microBatches;

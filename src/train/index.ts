@@ -7,7 +7,7 @@ export { meetRoom, memoryLimit, type Room } from "./memory.ts";
 export { type PartedTensor, StateParts, stateBytes } from "./parts.ts";
 export { type Prepared, prepare } from "./prepare.ts";
 export { parameterBytes, type Ranks, sharingOf } from "./sharing.ts";
-export { type TrainerTensors } from "./state.ts";
+export { initialTensors, type TrainerTensors } from "./state.ts";
 export { Trainer } from "./step.ts";
 export {
   type BatchFields,

@@ -222,7 +222,7 @@ class Search {
 }
 
 /** Sizes as small whole numbers of the same proportion. */
-function reduced(sizes: readonly number[]): readonly number[] {
+export function reduced(sizes: readonly number[]): readonly number[] {
   const divisor = (a: number, b: number): number => (b === 0 ? a : divisor(b, a % b));
   const common = sizes.reduce(divisor, 0);
   return sizes.map((size) => size / common);
