@@ -5,6 +5,7 @@ export { bytesOfText, textOfBytes } from "./bytes.ts";
 export { chooseParallel, type Parallel, type ParallelOptions, statedIn } from "./choose.ts";
 export { compress } from "./compress.ts";
 export { DEFAULT_FLOPS, totalOf } from "./cost.ts";
+export { type ContextOptions, context } from "./context.ts";
 export { data, PACES } from "./data.ts";
 export { DISK_SPEED, type Disk } from "./disk-cost.ts";
 export { OFFLOADS, type Offload, offload } from "./offload.ts";

@@ -5,7 +5,7 @@
  * finds what Shoeybi et al., "Megatron-LM", 2019, wrote by hand.
  */
 import { assert, LockstepError } from "../errors.ts";
-import { type Graph, hashGraph, typeOf } from "../graph/index.ts";
+import { type Graph, typeOf } from "../graph/index.ts";
 import { type AxisPlacement, axisOf, isShard, type Placement } from "../mesh/index.ts";
 import { type DividedOver, sectionedDim } from "../ops/index.ts";
 import {
@@ -14,26 +14,17 @@ import {
   GRADIENT,
   isOfKind,
   isPiece,
-  MEMORY_SPEED,
   type StepGraph,
   type StepValue,
   valueName,
   valueOf,
 } from "../plan/index.ts";
 import { byteLength, sameShape, type TensorType } from "../tensor/index.ts";
-import { DEFAULT_FLOPS } from "./cost.ts";
 import type { RankSpeed } from "./sharding/costs.ts";
-import { localize } from "./sharding/localize.ts";
+import { dividePass, SPEED } from "./sharding/divide.ts";
 import { proportionsIn } from "./sharding/proportions.ts";
-import { type Choice, type SolveOptions, solve } from "./sharding/solve.ts";
+import type { Choice, SolveOptions } from "./sharding/solve.ts";
 import type { Strategy } from "./strategy.ts";
-
-/** What a rank is taken to do, where nothing was measured; an exchange was (docs/lab.md). */
-const SPEED: RankSpeed = {
-  flopsPerSecond: DEFAULT_FLOPS,
-  bytesPerSecond: MEMORY_SPEED,
-  link: { latency: 8e-4, bytesPerSecond: 8e9 },
-};
 
 /**
  * The seconds that a byte of a matrix counts which all ranks hold. Whoever asks for a division wants
@@ -61,7 +52,9 @@ export function tensor({ axis = "tensor", speed = SPEED }: TensorOptions = {}): 
           { hint: "Put tensor parallelism before the strategies that cut the pass." },
         );
       }
-      const { graph, inputs } = divided(step, pass, { axis, ranks, speed });
+      const whole = step.graphs.get(pass.graph) as Graph;
+      const options = optionsOf(step, pass, whole, { axis, ranks, speed });
+      const { graph, inputs } = dividePass(whole, tiedChoices(step, pass, whole, options));
       const placed = new Map(
         [...inputs].map(([name, on]) => [valueOfInput(step, pass, name), on] as const),
       );
@@ -78,33 +71,6 @@ interface Over {
   readonly axis: string;
   readonly ranks: number;
   readonly speed: RankSpeed;
-}
-
-/** What the ranks of an axis run, and how they hold the inputs. */
-interface Divided {
-  readonly graph: Graph;
-  readonly inputs: ReadonlyMap<string, AxisPlacement | undefined>;
-}
-
-/** By the pass and what it is divided over: ranks come and go, and plans are made again. */
-const known = new Map<string, Divided>();
-const MOST_KNOWN = 8;
-
-function divided(step: StepGraph, pass: ComputeTask, of: Over): Divided {
-  const graph = step.graphs.get(pass.graph) as Graph;
-  const options = optionsOf(step, pass, graph, of);
-  const wishes = [[...options.inputs], [...options.outputs]];
-  const key = JSON.stringify([hashGraph(graph), wishes, of]);
-  const found = known.get(key);
-  if (found !== undefined) return found;
-  const solutions = tiedChoices(step, pass, graph, options).map((own) => solve(graph, own));
-  const { division } = solutions.reduce((best, other) =>
-    other.seconds < best.seconds ? other : best,
-  );
-  const own = { graph: localize(graph, division), inputs: division.inputs };
-  if (known.size >= MOST_KNOWN) known.delete(known.keys().next().value as string);
-  known.set(key, own);
-  return own;
 }
 
 function optionsOf(

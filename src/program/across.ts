@@ -4,7 +4,7 @@
  */
 import type { Graph } from "../graph/index.ts";
 import { groupOf, type Mesh, modelAxes, peersOf } from "../mesh/index.ts";
-import { cutAtExchanges, localStep, type StepGraph } from "../plan/index.ts";
+import { cutAtExchanges, isOfKind, localStep, type StepGraph } from "../plan/index.ts";
 import { PARAMETERS, WISHES } from "./buffers.ts";
 import { type Divided, dividedOf } from "./divided.ts";
 import { Exchanges } from "./exchanges.ts";
@@ -12,6 +12,7 @@ import { ALIGNMENT, type Layout, planLayout } from "./layout.ts";
 import type { Ground } from "./levels.ts";
 import type { PartGroups } from "./norm.ts";
 import { ownGraph } from "./own-graph.ts";
+import { type PartSumOptions, partSums, sumsOver } from "./part-sums.ts";
 import {
   barrier,
   type ProgramBuilder,
@@ -59,6 +60,11 @@ export class Across {
     this.#rank = rank;
   }
 
+  /** Whether no rank has all of the model. */
+  get isModelDivided(): boolean {
+    return this.divided.tensors.size > 0;
+  }
+
   exchanges(program: ProgramBuilder): Exchanges {
     const options = { step: this.step, ...this.#ground, rank: this.#rank };
     return new Exchanges(program, { ...options, nameOf: (rank) => this.#nameOf(rank) });
@@ -101,6 +107,25 @@ export class Across {
       return { name, runs: [copyRun(program, from, to)], mode: "small" };
     };
     return { place: told, stages: [copy("told", told, own), ...summed, copy("heard", own, told)] };
+  }
+
+  /**
+   * What ranks with other parts of the same samples have made of them is summed.
+   * @param of where it lies
+   */
+  sums(
+    program: ProgramBuilder,
+    of: Pick<PartSumOptions, "vectors" | "ownership" | "terms">,
+  ): Stage[] {
+    const isSummed = (axis: string) => this.step.tasks.filter(isOfKind("reduce")).some(sumsOver(axis));
+    return modelAxes(this.#mesh)
+      .filter(isSummed)
+      .flatMap((axis) => {
+        const ranks = groupOf(this.#mesh, [axis], this.#rank);
+        const place = ranks.indexOf(this.#rank);
+        const named = ranks.map((rank) => this.#nameOf(rank));
+        return partSums(program, { ...of, group: axis, place, ranks: named });
+      });
   }
 
   /** Ranks that divide the model read its parts in place, for evaluations and checkpoints. */

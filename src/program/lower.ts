@@ -16,6 +16,7 @@ import {
   isPiece,
   isRepeating,
   MICRO_BATCH,
+  type NormTask,
   type StepGraph,
   sizeOf,
   valueName,
@@ -38,6 +39,7 @@ import {
   ProgramBuilder,
   type RunStage,
   type Stage,
+  type TensorRef,
 } from "./program.ts";
 import { scaledRun } from "./runs.ts";
 import { ShardedSums } from "./sharded-sums.ts";
@@ -128,6 +130,8 @@ class Lowering {
     const told = this.#across?.tell(this.#program, stop);
     const { rank, ground } = this.#options;
     const { ownership } = this.#sums;
+    const vectors = this.#vectors;
+    const summed = this.#across?.sums(this.#program, { vectors, ownership, terms: this.#terms() }) ?? [];
     const update = planUpdate(this.#program, this.#vectors, {
       rank,
       ranks: ground.mesh.size,
@@ -150,6 +154,7 @@ class Lowering {
       totals: this.#totalStages(from),
       compute: [
         ...this.#sums.stages(this.#places, from),
+        ...summed,
         ...(told?.stages ?? []),
         ...this.#afterSums(from),
         ...norm.stages,
@@ -162,7 +167,7 @@ class Lowering {
     this.#across?.share(this.#program, update.slots.values());
     const sides: [Side, Side] = [side(0), side(1)];
     // Only their pieces run.
-    if (!isWhole) {
+    if (this.#isFullySharded || this.#across?.isModelDivided === true) {
       for (const { graph } of evaluated?.sizes ?? []) this.#program.graphs.delete(graph);
     }
     const { buffers, shared, graphs, groups } = this.#program;
@@ -222,11 +227,21 @@ class Lowering {
     return { none: this.#places.ref(none), instead: this.#places.ref(instead) };
   }
 
-  #norm(): NormPlan {
+  #normTask(): NormTask {
     const task = this.#step.tasks.find(isOfKind("norm"));
     assert(task !== undefined, "a step has a norm");
+    return task;
+  }
+
+  /** Where the sums of the loss's terms lie. */
+  #terms(): TensorRef[] {
+    return this.#normTask().terms.map(({ value }) => this.#places.ref(value));
+  }
+
+  #norm(): NormPlan {
+    const task = this.#normTask();
     const tail = task.tail === undefined ? undefined : this.#graph(task.tail);
-    const sums = task.terms.map(({ value }) => this.#places.ref(value));
+    const sums = this.#terms();
     const { ownership } = this.#sums;
     const parts = this.#across?.partGroups(this.#program);
     return planNorm(this.#program, this.#vectors, { task, tail, sums, ownership, parts });
@@ -297,7 +312,7 @@ class Lowering {
         return [name, batch.fields.get(name) ?? this.#places.ref(valueName(stage, name), at)];
       }),
     );
-    if (this.#across !== undefined) {
+    if (this.#across?.isModelDivided === true) {
       const { graph } = this.#program.graphs.get(batch.graph) as GraphSpec;
       const places = {
         inputs,

@@ -13,6 +13,8 @@ export interface GraphDivision {
   readonly over: DividedOver;
   readonly nodes: ReadonlyMap<Node, Division>;
   readonly inputs: ReadonlyMap<string, AxisPlacement | undefined>;
+  /** Inputs that come whole to all ranks, which hold only their parts of them. Default: none. */
+  readonly cut?: ReadonlySet<string>;
   /** How the outputs are to be held. */
   readonly outputs: ReadonlyMap<string, AxisPlacement | undefined>;
 }
@@ -31,7 +33,10 @@ export function localize(graph: Graph, division: GraphDivision): Graph {
   for (const name of graph.inputs) {
     const { dtype, shape } = typeOf(graph, name);
     const on = division.inputs.get(name);
-    const value = builder.input(name, { dtype, shape: shapeOnAxis(shape, on, over.ranks) });
+    const isCut = division.cut?.has(name) === true;
+    const comes = isCut ? undefined : on;
+    const input = builder.input(name, { dtype, shape: shapeOnAxis(shape, comes, over.ranks) });
+    const value = isCut ? builder.within(name, () => convert(input, undefined, on, over)) : input;
     held.set(name, [{ value, on }]);
   }
   for (const [name, tensor] of graph.constants) {

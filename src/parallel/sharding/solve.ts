@@ -7,8 +7,9 @@
 import { assert } from "../../errors.ts";
 import type { Division, Graph, Node } from "../../graph/index.ts";
 import { type AxisPlacement, isSamePlacement, isShard } from "../../mesh/index.ts";
-import { type DividedOver, divisionsOf } from "../../ops/index.ts";
+import { type DividedOver, divisionsOf, flopsOfNode } from "../../ops/index.ts";
 import { type RankSpeed, secondsOfConversion, secondsOfNode } from "./costs.ts";
+import { nodesBehind } from "./follow.ts";
 import type { GraphDivision } from "./localize.ts";
 import { Placements, Values } from "./values.ts";
 
@@ -28,6 +29,13 @@ export interface SolveOptions {
   /** How outputs are to be held: as stated, or as an input is. Default: replicated. */
   readonly outputs: ReadonlyMap<string, { readonly on: On } | { readonly like: string }>;
   readonly speed: RankSpeed;
+  /** Inputs along whose dims all work with them is to be divided, whatever time it takes. */
+  readonly divided?: ReadonlySet<string>;
+  /**
+   * Which divisions are thought of, beside the one that divides nothing. It follows from the graph and
+   * the inputs. Default: all.
+   */
+  readonly allows?: (node: Node, division: Division) => boolean;
   /** The number of searches that are kept. */
   readonly beam?: number;
 }
@@ -35,9 +43,14 @@ export interface SolveOptions {
 export interface Solution {
   readonly division: GraphDivision;
   readonly seconds: number;
+  /** The part of all operations that ranks share, instead of each making all of them. */
+  readonly shared: number;
 }
 
 const BEAM = 16;
+
+/** The seconds that an operation counts which all ranks make, though it is to be divided. */
+const SECONDS_PER_REPEATED_FLOP = 1e-6;
 
 interface Decision {
   readonly node: Node;
@@ -76,6 +89,8 @@ class Search {
   readonly #values: Values;
   readonly #lists = new Placements();
   readonly #outputs: ReadonlySet<string>;
+  /** Nodes that need inputs whose work is to be divided. */
+  readonly #toDivide: ReadonlySet<Node>;
 
   constructor(graph: Graph, options: SolveOptions) {
     this.#graph = graph;
@@ -83,6 +98,7 @@ class Search {
     this.#nodes = justInTime(graph);
     this.#values = new Values(graph, this.#nodes);
     this.#outputs = new Set(graph.outputs);
+    this.#toDivide = nodesBehind(graph, options.divided ?? new Set());
   }
 
   run(): Solution {
@@ -111,9 +127,13 @@ class Search {
 
   #moves(node: Node, states: readonly State[]): Move[] {
     const over = { ...this.#options.over, proportions: this.#proportionsAt(node, states) };
-    const { speed } = this.#options;
-    return divisionsOf(this.#graph, node, over).flatMap((division): Move[] => {
-      const own = secondsOfNode(this.#graph, node, division, over.ranks, speed);
+    const { speed, allows = () => true } = this.#options;
+    return divisionsOf(this.#graph, node, over).flatMap((division, index): Move[] => {
+      if (index > 0 && !allows(node, division)) return [];
+      const repeated = this.#toDivide.has(node) && division.outputs.every((on) => !on);
+      const own =
+        secondsOfNode(this.#graph, node, division, over.ranks, speed) +
+        (repeated ? flopsOfNode(this.#graph, node) * SECONDS_PER_REPEATED_FLOP : 0);
       return states.flatMap((from) => this.#move(node, from, division, own) ?? []);
     });
   }
@@ -217,7 +237,18 @@ class Search {
       this.#graph.outputs.map((name) => [name, this.#wanted(name, inputs)] as const),
     );
     const { over } = this.#options;
-    return { division: { over, nodes, inputs, outputs }, seconds: best.seconds };
+    const shared = this.#shared(nodes);
+    return { division: { over, nodes, inputs, outputs }, seconds: best.seconds, shared };
+  }
+
+  #shared(nodes: ReadonlyMap<Node, Division>): number {
+    let [shared, all] = [0, 0];
+    for (const [node, { inputs, outputs }] of nodes) {
+      const flops = flopsOfNode(this.#graph, node);
+      all += flops;
+      if ([...inputs, ...outputs].some(isShard)) shared += flops;
+    }
+    return all === 0 ? 0 : shared / all;
   }
 }
 
