@@ -97,6 +97,15 @@ export function sectionedDim(...of: Parameters<typeof sectioned>): Shard | undef
   return on === "impossible" ? undefined : on;
 }
 
+/** A dim in sections of each proportion that is possible. */
+export function sectionedWays(
+  { proportions, ranks }: DivisionContext,
+  dim: number,
+  size: number,
+): Shard[] {
+  return proportions.flatMap((proportion) => sectionedDim(dim, size, proportion, ranks) ?? []);
+}
+
 /** Each element of the outputs for itself, from inputs that are broadcast: any dim can be cut. */
 export function byElement(context: DivisionContext): Division[] {
   const shape = context.outputs[0]?.shape ?? [];

@@ -14,9 +14,10 @@ import {
   isShard,
   type Shard,
 } from "../mesh/index.ts";
-import { type DividedOver, operators, sectionedDim } from "../ops/index.ts";
+import { type DividedOver, flopsOfNode, operators, sectionedDim } from "../ops/index.ts";
 import {
   type ComputeTask,
+  forwardNodes,
   GRADIENT,
   isPiece,
   MICRO_BATCH,
@@ -104,16 +105,22 @@ function waysOf({ step, sequence, axis, ranks, speed }: Over, graph: Graph): Sol
     const samples = new Map<string, Shard>();
     for (const [index, name] of graph.inputs.entries()) {
       const { role, of } = valueOf(step, pass.inputs[index] as string);
-      const isCut = role === "batch" && sequence.fields.has(of);
-      inputs.set(name, [{ on: isCut ? on : undefined, seconds: 0 }]);
-      if (isCut) divided.add(name);
+      inputs.set(name, [{ on: undefined, seconds: 0 }]);
+      if (role === "batch" && sequence.fields.has(of)) divided.add(name);
       const [count = 0] = typeOf(graph, name).shape;
       if (role === "batch" && count % ranks === 0) samples.set(name, { shard: 0 });
     }
     const proportions = on.sections === undefined ? [[1]] : [[1], on.sections];
     const over: DividedOver = { axis, ranks, proportions };
-    const allows = allowedIn(graph, samples, over);
-    return { over, inputs, outputs, speed, divided, allows };
+    const isOther = (name: string, own: AxisPlacement | undefined) =>
+      divided.has(name) && isShard(own) && !isSamePlacement(own, on);
+    const isOfGraph = allowedIn(graph, samples, over);
+    const forward = new Set(forwardNodes(step, pass));
+    const allows = (node: Node, division: Division) =>
+      isOfGraph(node, division) &&
+      !(forward.has(node) && isProductOfTerms(graph, node, division)) &&
+      !node.inputs.some((name, at) => isOther(name, division.inputs[at]));
+    return { over, inputs, outputs, speed, divided, views: viewsOf(graph, divided), allows };
   });
 }
 
@@ -130,8 +137,9 @@ function allowedIn(graph: Graph, inputs: ReadonlyMap<string, Shard>, over: Divid
     isShard(on) && isSamePlacement(on, samples.get(name));
   return (node: Node, division: Division): boolean => {
     const [first] = division.inputs;
+    const shared = overlapping.get(node);
     if (!given.has(node)) return false;
-    if (isShard(first) && first.shard === overlapping.get(node)) return false;
+    if (isShard(first) && shared?.includes(first.shard as number) === true) return false;
     return (
       !node.inputs.some((name, at) => isSamples(name, division.inputs[at])) &&
       !node.outputs.some((name, at) => isSamples(name, division.outputs[at]))
@@ -139,8 +147,38 @@ function allowedIn(graph: Graph, inputs: ReadonlyMap<string, Shard>, over: Divid
   };
 }
 
-/** Slices of a value that overlap with others, and the dim of which they are slices. */
-function overlappingSlices(graph: Graph): ReadonlyMap<Node, number> {
+/**
+ * What is tokens in another shape or type, by name, and the nodes that make it. Every rank can make
+ * the whole of it again, at no cost.
+ */
+function viewsOf(graph: Graph, tokens: ReadonlySet<string>): ReadonlyMap<string, Node> {
+  const known = new Set(tokens);
+  return new Map(
+    graph.nodes.flatMap((node) => {
+      const { inputs, outputs } = node;
+      const types = outputs.map((name) => typeOf(graph, name));
+      const isView =
+        inputs.some((name) => known.has(name)) &&
+        inputs.every((name) => name === "" || known.has(name) || graph.constants.has(name)) &&
+        types.every(({ dtype }) => !isFloat(dtype)) &&
+        flopsOfNode(graph, node) === 0;
+      for (const name of isView ? outputs : []) known.add(name);
+      return isView ? outputs.map((name) => [name, node] as const) : [];
+    }),
+  );
+}
+
+/** Whether a product of two values becomes the terms of a sum. */
+function isProductOfTerms(graph: Graph, node: Node, { inputs, outputs }: Division): boolean {
+  const isTerm = (on: AxisPlacement | undefined) => typeof on === "string";
+  const factors = node.inputs.filter(
+    (name) => name !== "" && !graph.constants.has(name) && isFloat(typeOf(graph, name).dtype),
+  );
+  return factors.length > 1 && outputs.some(isTerm) && !inputs.some(isTerm);
+}
+
+/** Slices of a value that overlap with others, and the dims of the matrices that they are taken of. */
+function overlappingSlices(graph: Graph): ReadonlyMap<Node, readonly number[]> {
   const bySource = new Map<string, { node: Node; dim: number; start: number; end: number }[]>();
   for (const node of graph.nodes) {
     const [source = "", starts = ""] = node.inputs;
@@ -160,7 +198,12 @@ function overlappingSlices(graph: Graph): ReadonlyMap<Node, number> {
       slices.slice(at + 1).some((other) => other.start < end && start < other.end),
     ),
   );
-  return new Map(overlapping.flat().map(({ node, dim }) => [node, dim]));
+  return new Map(
+    overlapping.flat().map(({ node, dim }) => {
+      const rank = typeOf(graph, node.inputs[0] as string).shape.length;
+      return [node, [dim, rank - 2, rank - 1]];
+    }),
+  );
 }
 
 /**

@@ -31,19 +31,16 @@ export function dividePass(graph: Graph, ways: readonly SolveOptions[]): Divided
   const key = JSON.stringify([hashGraph(graph), ways.map(textOf)]);
   const found = known.get(key);
   if (found !== undefined) return found;
-  const solutions = ways.map((own) => ({ own, ...solve(graph, own) }));
+  const solutions = ways.map((own) => solve(graph, own));
+  if (process.env.DBG) console.log(solutions.map((s) => [s.seconds, s.shared]));
   const best = solutions.reduce((one, other) => (other.seconds < one.seconds ? other : one));
-  const division = { ...best.division, cut: best.own.divided ?? new Set<string>() };
-  const made = {
-    graph: localize(graph, division),
-    inputs: division.inputs,
-    shared: best.shared,
-  };
+  const { division, shared } = best;
+  const made = { graph: localize(graph, division), inputs: division.inputs, shared };
   if (known.size >= MOST_KNOWN) known.delete(known.keys().next().value as string);
   known.set(key, made);
   return made;
 }
 
-function textOf({ inputs, outputs, divided, ...others }: SolveOptions) {
-  return [[...inputs], [...outputs], [...(divided ?? [])], others];
+function textOf({ inputs, outputs, divided, over, speed, beam }: SolveOptions) {
+  return [[...inputs], [...outputs], [...(divided ?? [])], over, speed, beam];
 }
