@@ -305,7 +305,9 @@ function stated(axes: Axes, size: number): Sizes {
   const wanted = AXES.reduce((product, axis) => product * sizes[axis], 1);
   if (wanted === size) return sizes;
   const others = AXES.filter((axis) => axis !== "data" && axis !== "shard" && sizes[axis] > 1);
-  const times = ["shard" as const, ...others].map((axis) => ` times ${axis} ${sizes[axis]}`).join("");
+  const times = ["shard" as const, ...others]
+    .map((axis) => ` times ${axis} ${sizes[axis]}`)
+    .join("");
   throw new LockstepError(
     "INVALID_OPTION",
     `parallel: data ${sizes.data}${times} makes ${wanted} workers, but the run has ${size}.`,

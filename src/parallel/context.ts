@@ -7,13 +7,7 @@
  */
 import { LockstepError } from "../errors.ts";
 import { type Division, type Graph, type Node, readAttributes, typeOf } from "../graph/index.ts";
-import {
-  type AxisPlacement,
-  axisOf,
-  isSamePlacement,
-  isShard,
-  type Shard,
-} from "../mesh/index.ts";
+import { type AxisPlacement, axisOf, isSamePlacement, isShard, type Shard } from "../mesh/index.ts";
 import { type DividedOver, flopsOfNode, operators, sectionedDim } from "../ops/index.ts";
 import {
   type ComputeTask,

@@ -12,7 +12,8 @@ import { ALIGNMENT, type Layout, planLayout } from "./layout.ts";
 import type { Ground } from "./levels.ts";
 import type { PartGroups } from "./norm.ts";
 import { ownGraph } from "./own-graph.ts";
-import { type PartSumOptions, partSums, sumsOver } from "./part-sums.ts";
+import { type PartSumOptions, partSums } from "./part-sums.ts";
+import type { Places } from "./places.ts";
 import {
   barrier,
   type ProgramBuilder,
@@ -110,26 +111,33 @@ export class Across {
   }
 
   /**
-   * What ranks with other parts of the same samples have made of them is summed.
+   * What ranks have made of parts of the same samples is summed.
    * @param of where it lies
    */
   sums(
     program: ProgramBuilder,
-    of: Pick<PartSumOptions, "vectors" | "ownership" | "terms">,
+    {
+      places,
+      ...of
+    }: Pick<PartSumOptions, "vectors" | "ownership"> & { readonly places: Pick<Places, "ref"> },
   ): Stage[] {
-    const isSummed = (axis: string) => this.step.tasks.filter(isOfKind("reduce")).some(sumsOver(axis));
+    const { tasks } = this.step;
+    const reduced = new Set(tasks.filter(isOfKind("reduce")).flatMap(({ axes }) => axes));
+    const values = tasks.filter(isOfKind("norm")).flatMap((norm) => norm.terms);
+    const terms = values.map(({ value }) => places.ref(value));
     return modelAxes(this.#mesh)
-      .filter(isSummed)
+      .filter((axis) => reduced.has(axis))
       .flatMap((axis) => {
         const ranks = groupOf(this.#mesh, [axis], this.#rank);
-        const place = ranks.indexOf(this.#rank);
         const named = ranks.map((rank) => this.#nameOf(rank));
-        return partSums(program, { ...of, group: axis, place, ranks: named });
+        const place = ranks.indexOf(this.#rank);
+        return partSums(program, { ...of, terms, group: axis, place, ranks: named });
       });
   }
 
   /** Ranks that divide the model read its parts in place, for evaluations and checkpoints. */
   share(program: ProgramBuilder, slots: Iterable<TensorRef>): void {
+    if (!this.isModelDivided) return;
     for (const { buffer } of slots) program.shared.add(buffer);
     program.shared.add(PARAMETERS);
   }

@@ -16,7 +16,6 @@ import {
   isPiece,
   isRepeating,
   MICRO_BATCH,
-  type NormTask,
   type StepGraph,
   sizeOf,
   valueName,
@@ -39,7 +38,6 @@ import {
   ProgramBuilder,
   type RunStage,
   type Stage,
-  type TensorRef,
 } from "./program.ts";
 import { scaledRun } from "./runs.ts";
 import { ShardedSums } from "./sharded-sums.ts";
@@ -130,8 +128,8 @@ class Lowering {
     const told = this.#across?.tell(this.#program, stop);
     const { rank, ground } = this.#options;
     const { ownership } = this.#sums;
-    const vectors = this.#vectors;
-    const summed = this.#across?.sums(this.#program, { vectors, ownership, terms: this.#terms() }) ?? [];
+    const parts = { vectors: this.#vectors, ownership, places: this.#places };
+    const summed = this.#across?.sums(this.#program, parts) ?? [];
     const update = planUpdate(this.#program, this.#vectors, {
       rank,
       ranks: ground.mesh.size,
@@ -227,21 +225,11 @@ class Lowering {
     return { none: this.#places.ref(none), instead: this.#places.ref(instead) };
   }
 
-  #normTask(): NormTask {
+  #norm(): NormPlan {
     const task = this.#step.tasks.find(isOfKind("norm"));
     assert(task !== undefined, "a step has a norm");
-    return task;
-  }
-
-  /** Where the sums of the loss's terms lie. */
-  #terms(): TensorRef[] {
-    return this.#normTask().terms.map(({ value }) => this.#places.ref(value));
-  }
-
-  #norm(): NormPlan {
-    const task = this.#normTask();
     const tail = task.tail === undefined ? undefined : this.#graph(task.tail);
-    const sums = this.#terms();
+    const sums = task.terms.map(({ value }) => this.#places.ref(value));
     const { ownership } = this.#sums;
     const parts = this.#across?.partGroups(this.#program);
     return planNorm(this.#program, this.#vectors, { task, tail, sums, ownership, parts });

@@ -3,7 +3,6 @@
  * its micro-batches, which are summed over an axis once in a step. Each rank sums a part of what its
  * peers have left it, and writes the sums to all.
  */
-import type { ReduceTask } from "../plan/index.ts";
 import { GRADIENTS, TERMS } from "./buffers.ts";
 import type { FlatVectors } from "./flat.ts";
 import { ALIGNMENT, planLayout } from "./layout.ts";
@@ -28,11 +27,6 @@ export interface PartSumOptions extends PartsGroup {
   readonly ownership: Ownership | undefined;
   /** Where the terms of the loss lie. */
   readonly terms: readonly TensorRef[];
-}
-
-/** Whether a sum goes over an axis. */
-export function sumsOver(axis: string): (task: ReduceTask) => boolean {
-  return ({ axes }) => axes.includes(axis);
 }
 
 /** Afterwards all ranks of the group have the sums, where their own terms were. */

@@ -32,7 +32,6 @@ export function dividePass(graph: Graph, ways: readonly SolveOptions[]): Divided
   const found = known.get(key);
   if (found !== undefined) return found;
   const solutions = ways.map((own) => solve(graph, own));
-  if (process.env.DBG) console.log(solutions.map((s) => [s.seconds, s.shared]));
   const best = solutions.reduce((one, other) => (other.seconds < one.seconds ? other : one));
   const { division, shared } = best;
   const made = { graph: localize(graph, division), inputs: division.inputs, shared };

@@ -105,7 +105,9 @@ class Search {
     this.#outputs = new Set(graph.outputs);
     this.#toDivide = nodesBehind(graph, options.divided ?? new Set());
     const made = [...this.#toDivide].flatMap(({ outputs }) => outputs);
-    this.#brought = new Set(made.filter((name) => name !== "" && isFloat(typeOf(graph, name).dtype)));
+    this.#brought = new Set(
+      made.filter((name) => name !== "" && isFloat(typeOf(graph, name).dtype)),
+    );
   }
 
   run(): Solution {
