@@ -3,45 +3,41 @@
  * in many combinations of axes.
  */
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { after, test } from "node:test";
-import { bert, gpt, type ModelDefinition } from "../src/nn/index.ts";
-import { CLASSES, compare, engine, GPT, type Setting } from "./support/shared-runs.ts";
+import { crossEntropy, onnx } from "../src/import/index.ts";
+import { bert, gpt, type ModelDefinition, mlp } from "../src/nn/index.ts";
+import { CLASSES, compare, engine, GPT, type Setting, train } from "./support/shared-runs.ts";
 
 after(() => engine.close());
 
-const BERT = bert({ layers: 2, width: 24, heads: 2, context: 12, vocabulary: CLASSES + 1 });
-
+const small = { layers: 2, width: 24, heads: 6, context: 12, vocabulary: CLASSES };
 const MODELS: Readonly<Record<string, ModelDefinition>> = {
   "a GPT with tied weights": GPT,
-  "a GPT with dropout": gpt({
-    layers: 2,
-    width: 24,
-    heads: 6,
-    context: 12,
-    vocabulary: CLASSES,
-    dropout: 0.1,
-    tied: false,
-  }),
+  "a GPT with dropout, whose head is its own": gpt({ ...small, dropout: 0.1, tied: false }),
   "a Llama with grouped heads": gpt({
-    layers: 2,
-    width: 24,
-    heads: 6,
+    ...small,
     kvHeads: 2,
-    context: 12,
-    vocabulary: CLASSES,
     positions: "rotary",
     activation: "swiglu",
     norm: "rms",
   }),
-  "a GPT with blocks of queries": gpt({
+  "a GPT with blocks of queries": gpt({ ...small, queryBlock: 4 }),
+  "BERT, whose loss has a count of its own": bert({
     layers: 2,
     width: 24,
-    heads: 6,
+    heads: 2,
     context: 12,
-    vocabulary: CLASSES,
-    queryBlock: 4,
+    vocabulary: CLASSES + 1,
+    dropout: 0.1,
   }),
-  "BERT, whose loss has a count of its own": BERT,
+  "an encoder from PyTorch": onnx(
+    join(import.meta.dirname, "../../test/onnx/fixtures/encoder-17.onnx"),
+    {
+      dims: { length: 8 },
+      loss: crossEntropy({ logits: "output", labels: "labels" }),
+    },
+  ),
 };
 
 const SETTINGS: readonly Setting[] = [
@@ -54,6 +50,7 @@ const SETTINGS: readonly Setting[] = [
   { parallel: { shard: 2, context: 2 }, zero: 1 },
   { parallel: { context: 2 }, recompute: "blocks" },
   { parallel: { context: 2, tensor: 2 } },
+  { parallel: { data: 2, context: 2, tensor: 2 }, zero: 1 },
 ];
 
 for (const [name, definition] of Object.entries(MODELS)) {
@@ -63,4 +60,16 @@ for (const [name, definition] of Object.entries(MODELS)) {
     });
   }
 }
-assert.ok(true);
+
+async function refused(setting: Setting, message: RegExp, definition = GPT): Promise<void> {
+  await assert.rejects(train(definition, setting), message);
+}
+
+test("what does not go together with sequences that are divided is refused", async () => {
+  await refused({ parallel: { shard: 2, context: 2 } }, /context 2 does not go together with ZeRO/);
+  await refused({ parallel: { context: 2 }, zero: 3 }, /does not go together with ZeRO 2 and 3/);
+  await refused({ parallel: { context: 2, pipeline: 2 } }, /together with context yet/);
+  await refused({ parallel: { context: 5 } }, /cannot cut sequences of 12 tokens evenly/);
+  const table = mlp({ inputs: 4, hidden: [8], outputs: CLASSES });
+  await refused({ parallel: { context: 2 } }, /which the batches of this run do not have/, table);
+});
