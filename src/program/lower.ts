@@ -140,7 +140,7 @@ class Lowering {
     });
     const isOneGroup = this.#across === undefined && update.journal === undefined;
     // Who reads parts of others in place finds them all of one step.
-    const updated = this.#across
+    const updated = this.#across?.isModelDivided
       ? [this.#across.barrier(this.#program, "new parts are there")]
       : [];
     const together = isOneGroup ? [] : this.#together();
