@@ -22,11 +22,12 @@ import {
   valueName,
   valueOf,
 } from "../plan/index.ts";
-import { isFloat, normalizeDim, type Tensor, toNumbers } from "../tensor/index.ts";
+import { isFloat, normalizeDim } from "../tensor/index.ts";
 import { noSequence, type Sequence, sequenceOf } from "./sequence.ts";
 import type { RankSpeed } from "./sharding/costs.ts";
 import { dividePass, SPEED } from "./sharding/divide.ts";
 import { follow, nodesBehind } from "./sharding/follow.ts";
+import { overlappingSlices, takenAgain } from "./sharding/slices.ts";
 import type { Choice, SolveOptions } from "./sharding/solve.ts";
 import type { Strategy } from "./strategy.ts";
 
@@ -71,7 +72,10 @@ export function context({ axis = "context", speed = SPEED }: ContextOptions = {}
           `${what} finds no sequences in this model: workers would share ${Math.round(100 * divided.shared)}% of the work of a batch.`,
         );
       }
-      return { ...summed, graphs: new Map(step.graphs).set(GRADIENT, divided.graph) };
+      const graphs = (own: Graph) => new Map(step.graphs).set(GRADIENT, own);
+      const task = summed.tasks.find(isPiece) as ComputeTask;
+      const forward = forwardNodes({ ...summed, graphs: graphs(divided.graph) }, task);
+      return { ...summed, graphs: graphs(takenAgain(divided.graph, new Set(forward))) };
     },
   };
 }
@@ -169,35 +173,6 @@ function isProductOfTerms(graph: Graph, node: Node, { inputs, outputs }: Divisio
     (name) => name !== "" && !graph.constants.has(name) && isFloat(typeOf(graph, name).dtype),
   );
   return factors.length > 1 && outputs.some(isTerm) && !inputs.some(isTerm);
-}
-
-/** Slices of a value that overlap with others, and the dims of the matrices that they are taken of. */
-function overlappingSlices(graph: Graph): ReadonlyMap<Node, readonly number[]> {
-  const bySource = new Map<string, { node: Node; dim: number; start: number; end: number }[]>();
-  for (const node of graph.nodes) {
-    const [source = "", starts = ""] = node.inputs;
-    if (node.op !== "Slice") continue;
-    const [from, to] = [source, node.outputs[0] as string].map((name) => typeOf(graph, name).shape);
-    const dim = from?.findIndex((size, at) => size !== to?.[at]) ?? -1;
-    const [start] = toNumbers(graph.constants.get(starts) as Tensor);
-    if (dim < 0 || start === undefined) continue;
-    const others = bySource.get(`${source} ${dim}`) ?? [];
-    bySource.set(`${source} ${dim}`, [
-      ...others,
-      { node, dim, start, end: start + (to?.[dim] as number) },
-    ]);
-  }
-  const overlapping = [...bySource.values()].filter((slices) =>
-    slices.some(({ start, end }, at) =>
-      slices.slice(at + 1).some((other) => other.start < end && start < other.end),
-    ),
-  );
-  return new Map(
-    overlapping.flat().map(({ node, dim }) => {
-      const rank = typeOf(graph, node.inputs[0] as string).shape.length;
-      return [node, [dim, rank - 2, rank - 1]];
-    }),
-  );
 }
 
 /**
