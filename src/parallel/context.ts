@@ -18,7 +18,6 @@ import {
   type ReduceTask,
   type StepGraph,
   type StepTask,
-  type StepValue,
   valueName,
   valueOf,
 } from "../plan/index.ts";
@@ -217,7 +216,7 @@ function withSums(step: StepGraph, pass: ComputeTask, axis: string): StepGraph {
     if (task.kind !== "reduce" || !task.axes.includes(MICRO_BATCH)) return [task];
     return [{ ...task, axes: [...task.axes, axis] }];
   });
-  return { ...step, values: values as Map<string, StepValue>, tasks };
+  return { ...step, values, tasks };
 }
 
 /** Where there is one micro-batch, no sum is there yet. */

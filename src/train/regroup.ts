@@ -111,8 +111,8 @@ export async function moveTo(
  * alone, all of them have all.
  */
 function isLostWithOne({ divided, held, kept, gathered }: StepProgram): boolean {
-  const shared = [...held, ...kept, ...gathered];
-  return divided !== undefined && (divided.tensors.size > 0 || shared.length > 0);
+  const shared = held.length + kept.length + gathered.length;
+  return divided !== undefined && divided.tensors.size + shared > 0;
 }
 
 /**
