@@ -106,10 +106,7 @@ export async function moveTo(
   return moved;
 }
 
-/**
- * Whether nobody else has what a rank had of a model that ranks divide. Where they divide sequences
- * alone, all of them have all.
- */
+/** Whether a rank had what no other has. Ranks that divide sequences alone all have all. */
 function isLostWithOne({ divided, held, kept, gathered }: StepProgram): boolean {
   const shared = held.length + kept.length + gathered.length;
   return divided !== undefined && divided.tensors.size + shared > 0;
