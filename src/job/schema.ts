@@ -37,6 +37,7 @@ export const sharingShape = {
       data: count.optional(),
       shard: count.optional(),
       tensor: count.optional(),
+      context: count.optional(),
       pipeline: count.optional(),
     })
     .optional(),

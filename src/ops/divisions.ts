@@ -44,17 +44,66 @@ export function sectioned(
   proportion: readonly number[],
   ranks: number,
 ): Shard | "impossible" {
-  const total = proportion.reduce((sum, share) => sum + share, 0);
-  const sections = proportion.map((share) => (share * size) / total);
+  const sections = sectionSizes(size, proportion);
   const isEven = sections.every((own) => own > 0 && own % ranks === 0);
   if (!isEven) return "impossible";
+  return shardIn(dim, sections);
+}
+
+/** A dim in these sections; of one section, the whole dim. */
+export function shardIn(dim: number, sections: readonly number[]): Shard {
   return sections.length === 1 ? { shard: dim } : { shard: dim, sections };
+}
+
+/**
+ * In which sections a dim can be cut of which an operator takes a range, or to which it adds one: the
+ * range begins and ends between sections. First the fewest there are, then those of proportions.
+ * @param sizes before the range, of the range, behind it
+ */
+export function rangeSections(
+  { proportions, ranks }: DivisionContext,
+  sizes: readonly [before: number, range: number, behind: number],
+): { readonly whole: readonly number[]; readonly within: readonly number[] }[] {
+  const [before, range] = sizes;
+  const size = sizes.reduce((sum, own) => sum + own, 0);
+  const fewest = sizes.filter((own) => own > 0);
+  const ways = [fewest, ...proportions.map((proportion) => sectionSizes(size, proportion))];
+  const known = new Set<string>();
+  return ways.flatMap((whole) => {
+    let end = 0;
+    const ends = whole.map((own) => (end += own));
+    const isBetween = (place: number) => place === 0 || ends.includes(place);
+    const isEven = whole.every((own) => own > 0 && own % ranks === 0);
+    const isNew = !known.has(whole.join());
+    known.add(whole.join());
+    if (!isNew || !isEven || !isBetween(before) || !isBetween(before + range)) return [];
+    const within = whole.filter((_, at) => {
+      const place = ends[at] as number;
+      return place > before && place <= before + range;
+    });
+    return [{ whole, within }];
+  });
+}
+
+/** The sizes of the sections of a dim. */
+export function sectionSizes(size: number, proportion: readonly number[]): number[] {
+  const total = proportion.reduce((sum, share) => sum + share, 0);
+  return proportion.map((share) => (share * size) / total);
 }
 
 /** The same for those who look for what is possible; undefined where it is not. */
 export function sectionedDim(...of: Parameters<typeof sectioned>): Shard | undefined {
   const on = sectioned(...of);
   return on === "impossible" ? undefined : on;
+}
+
+/** A dim in sections of each proportion that is possible. */
+export function sectionedWays(
+  { proportions, ranks }: DivisionContext,
+  dim: number,
+  size: number,
+): Shard[] {
+  return proportions.flatMap((proportion) => sectionedDim(dim, size, proportion, ranks) ?? []);
 }
 
 /** Each element of the outputs for itself, from inputs that are broadcast: any dim can be cut. */

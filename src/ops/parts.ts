@@ -43,9 +43,3 @@ export function placesOfPart(
     builder.constant(tensorFrom("int64", [numbers.length], numbers));
   return add(list(first), mul(list(step), place()));
 }
-
-/** The sizes of the sections of a dim. */
-export function sectionSizes(size: number, proportion: readonly number[]): number[] {
-  const total = proportion.reduce((sum, share) => sum + share, 0);
-  return proportion.map((share) => (share * size) / total);
-}

@@ -9,6 +9,7 @@ import { type ReduceTask, type StepGraph, stepFacts } from "../plan/index.ts";
 import { type BucketOptions, buckets } from "./buckets.ts";
 import { buddies, buddiesOf } from "./buddies.ts";
 import { type CostOptions, chooseByCost, comparison, nameOf, type Priced } from "./by-cost.ts";
+import { context } from "./context.ts";
 import type { Machine } from "./cost.ts";
 import { data } from "./data.ts";
 import { devicesTold } from "./devices.ts";
@@ -26,7 +27,8 @@ export interface ParallelOptions {
    * The sizes of the axes; their product is the number of workers. `data` replicates the whole
    * model, `shard` shards parameters, gradients and optimizer state. With both, the model is
    * sharded within a group of workers and replicated across groups (hybrid). `tensor` divides the
-   * matrices of the model, and the work of each micro-batch. `pipeline` gives each worker some of its
+   * matrices of the model, and the work of each micro-batch. `context` cuts each sequence: a worker
+   * has all parameters, and computes a part of the tokens. `pipeline` gives each worker some of its
    * layers, which it computes for all micro-batches.
    */
   readonly parallel?: Axes | undefined;
@@ -188,14 +190,17 @@ function sharedAs(
   const { parallel } = options;
   const sizes =
     parallel === undefined
-      ? { data: nodes.length, shard: each, tensor: 1, pipeline: 1 }
+      ? { data: nodes.length, shard: each, tensor: 1, context: 1, pipeline: 1 }
       : stated(parallel, size);
   // Ranks that divide a model are neighbours: they exchange the most.
   const wide = AXES.filter((axis) => sizes[axis] > 1);
   const axes = wide.filter((axis) => axis === "data" || axis === "shard");
   const mesh = createMesh(Object.fromEntries(wide.map((axis) => [axis, sizes[axis]])));
-  const divided = sizes.tensor > 1 ? [tensor()] : [];
-  if (sizes.tensor > 1) checkDivided(options, topology, sizes.tensor);
+  const divided = [
+    ...(sizes.context > 1 ? [context()] : []),
+    ...(sizes.tensor > 1 ? [tensor()] : []),
+  ];
+  if (divided.length > 0) checkDivided(options, topology, sizes);
   if (sizes.pipeline > 1) checkPipeline(options, topology, sizes);
   const isStaged = sizes.pipeline > 1;
   const isAgain = options.recompute !== undefined;
@@ -237,9 +242,18 @@ function sharedAs(
 }
 
 /** @throws INVALID_OPTION for what does not go together with a model that workers divide */
-function checkDivided({ zero, parallel }: ParallelOptions, topology: Topology, of: number): void {
+function checkDivided(
+  { zero, parallel }: ParallelOptions,
+  topology: Topology,
+  { tensor: parts, context: stretches }: Sizes,
+): void {
+  const of = parts * stretches;
+  const named = [
+    ...(parts > 1 ? [`tensor ${parts}`] : []),
+    ...(stretches > 1 ? [`context ${stretches}`] : []),
+  ].join(", ");
   const refuse = (what: string, hint: string): never => {
-    throw new LockstepError("INVALID_OPTION", `parallel: tensor ${of} ${what}.`, { hint });
+    throw new LockstepError("INVALID_OPTION", `parallel: ${named} ${what}.`, { hint });
   };
   const isSharded = (parallel?.shard ?? 1) > 1 ? zero !== 1 : zero !== undefined && zero > 1;
   if (isSharded) {
@@ -247,7 +261,7 @@ function checkDivided({ zero, parallel }: ParallelOptions, topology: Topology, o
   }
   if (topology.nodes.some((ranks) => ranks.length % of !== 0)) {
     refuse(
-      "needs workers of one machine for each part of the model",
+      "needs workers of one machine for each micro-batch",
       `Start a multiple of ${of} workers on each machine.`,
     );
   }
@@ -257,7 +271,7 @@ function checkDivided({ zero, parallel }: ParallelOptions, topology: Topology, o
 function checkPipeline(
   { zero, recompute: again }: ParallelOptions,
   topology: Topology,
-  { pipeline: stages, shard, tensor: parts }: Sizes,
+  { pipeline: stages, shard, tensor: parts, context: stretches }: Sizes,
 ): void {
   const refuse = (what: string, hint: string): never => {
     throw new LockstepError("INVALID_OPTION", `parallel: pipeline ${stages} ${what}.`, { hint });
@@ -269,6 +283,9 @@ function checkPipeline(
     );
   }
   if (parts > 1) refuse("does not go together with tensor yet", "Use one of them, with data.");
+  if (stretches > 1) {
+    refuse("does not go together with context yet", "Use one of them, with data.");
+  }
   if (typeof again === "object") {
     refuse(
       "does not go together with a limit for recompute yet",
@@ -284,7 +301,7 @@ function checkPipeline(
 }
 
 /** In the order of a mesh. */
-const AXES = ["data", "shard", "tensor", PIPELINE] as const;
+const AXES = ["data", "shard", "context", "tensor", PIPELINE] as const;
 type Sizes = Readonly<Record<(typeof AXES)[number], number>>;
 
 function reasonOf(axes: readonly (keyof Sizes)[], sizes: Sizes, zero = 0): string {
@@ -293,16 +310,22 @@ function reasonOf(axes: readonly (keyof Sizes)[], sizes: Sizes, zero = 0): strin
 }
 
 function stated(axes: Axes, size: number): Sizes {
-  const { data: replicas = 1, shard = 1, tensor: parts = 1, pipeline: stages = 1 } = axes;
-  const wanted = replicas * shard * parts * stages;
-  if (wanted === size) return { data: replicas, shard, tensor: parts, pipeline: stages };
-  const times = [
-    ...(parts > 1 ? [` times tensor ${parts}`] : []),
-    ...(stages > 1 ? [` times pipeline ${stages}`] : []),
-  ].join("");
+  const sizes: Sizes = {
+    data: axes.data ?? 1,
+    shard: axes.shard ?? 1,
+    context: axes.context ?? 1,
+    tensor: axes.tensor ?? 1,
+    pipeline: axes.pipeline ?? 1,
+  };
+  const wanted = AXES.reduce((product, axis) => product * sizes[axis], 1);
+  if (wanted === size) return sizes;
+  const others = AXES.filter((axis) => axis !== "data" && axis !== "shard" && sizes[axis] > 1);
+  const times = ["shard" as const, ...others]
+    .map((axis) => ` times ${axis} ${sizes[axis]}`)
+    .join("");
   throw new LockstepError(
     "INVALID_OPTION",
-    `parallel: data ${replicas} times shard ${shard}${times} makes ${wanted} workers, but the run has ${size}.`,
+    `parallel: data ${sizes.data}${times} makes ${wanted} workers, but the run has ${size}.`,
     { hint: `Start ${wanted} workers (--workers ${wanted}), or state other sizes.` },
   );
 }

@@ -4,6 +4,7 @@ export { comparison } from "./by-cost.ts";
 export { bytesOfText, textOfBytes } from "./bytes.ts";
 export { chooseParallel, type Parallel, type ParallelOptions, statedIn } from "./choose.ts";
 export { compress } from "./compress.ts";
+export { type ContextOptions, context } from "./context.ts";
 export { DEFAULT_FLOPS, totalOf } from "./cost.ts";
 export { data, PACES } from "./data.ts";
 export { DISK_SPEED, type Disk } from "./disk-cost.ts";

@@ -5,7 +5,7 @@
  * finds what Shoeybi et al., "Megatron-LM", 2019, wrote by hand.
  */
 import { assert, LockstepError } from "../errors.ts";
-import { type Division, type Graph, hashGraph, type Node, typeOf } from "../graph/index.ts";
+import { type Division, type Graph, type Node, typeOf } from "../graph/index.ts";
 import { type AxisPlacement, axisOf, isShard, type Mesh, type Placement } from "../mesh/index.ts";
 import { type DividedOver, sectionedDim } from "../ops/index.ts";
 import {
@@ -14,28 +14,20 @@ import {
   GRADIENT,
   isOfKind,
   isPiece,
-  MEMORY_SPEED,
   type StepGraph,
   type StepValue,
   valueName,
   valueOf,
 } from "../plan/index.ts";
 import { byteLength, sameShape, type TensorType } from "../tensor/index.ts";
-import { DEFAULT_FLOPS } from "./cost.ts";
 import { cutsIn } from "./devices.ts";
 import { checkTotals } from "./first-totals.ts";
 import type { RankSpeed } from "./sharding/costs.ts";
-import { type GraphDivision, localize } from "./sharding/localize.ts";
+import { type DividedPass, dividePass, SPEED } from "./sharding/divide.ts";
+import type { GraphDivision } from "./sharding/localize.ts";
 import { proportionsIn } from "./sharding/proportions.ts";
-import { type Choice, reduced, type SolveOptions, solve } from "./sharding/solve.ts";
+import { type Choice, reduced, type SolveOptions } from "./sharding/solve.ts";
 import type { Strategy } from "./strategy.ts";
-
-/** What a rank is taken to do, where nothing was measured; an exchange was (docs/lab.md). */
-const SPEED: RankSpeed = {
-  flopsPerSecond: DEFAULT_FLOPS,
-  bytesPerSecond: MEMORY_SPEED,
-  link: { latency: 8e-4, bytesPerSecond: 8e9 },
-};
 
 /**
  * The seconds that a byte of a matrix counts which all ranks hold. Whoever asks for a division wants
@@ -103,32 +95,10 @@ interface Over {
 }
 
 /** What the ranks of an axis run, and how they hold the values of the pass. */
-interface Divided {
-  /** What is divided. */
-  readonly of: Graph;
-  readonly graph: Graph;
-  readonly division: GraphDivision;
-}
-
-/** By the pass and what it is divided over: ranks come and go, and plans are made again. */
-const known = new Map<string, Divided>();
-const MOST_KNOWN = 8;
-
-function divided(step: StepGraph, pass: ComputeTask, of: Over): Divided {
-  const graph = step.graphs.get(pass.graph) as Graph;
-  const options = optionsOf(step, pass, graph, of);
-  const wishes = [[...options.inputs], [...options.outputs]];
-  const key = JSON.stringify([hashGraph(graph), wishes, of]);
-  const found = known.get(key);
-  if (found !== undefined) return found;
-  const solutions = tiedChoices(step, pass, graph, options).map((own) => solve(graph, own));
-  const { division } = solutions.reduce((best, other) =>
-    other.seconds < best.seconds ? other : best,
-  );
-  const own = { of: graph, graph: localize(graph, division), division };
-  if (known.size >= MOST_KNOWN) known.delete(known.keys().next().value as string);
-  known.set(key, own);
-  return own;
+function divided(step: StepGraph, pass: ComputeTask, of: Over): DividedPass {
+  const whole = step.graphs.get(pass.graph) as Graph;
+  const options = optionsOf(step, pass, whole, of);
+  return dividePass(whole, tiedChoices(step, pass, whole, options));
 }
 
 function optionsOf(

@@ -6,12 +6,13 @@ export interface Axes {
   readonly data?: number | undefined;
   readonly shard?: number | undefined;
   readonly tensor?: number | undefined;
+  readonly context?: number | undefined;
   readonly pipeline?: number | undefined;
 }
 
-/** The number of workers that divide the model among them, and compute the same micro-batches. */
-export function workersOfBatch({ tensor = 1, pipeline = 1 }: Axes = {}): number {
-  return tensor * pipeline;
+/** The number of workers that compute the same micro-batches together. */
+export function workersOfBatch({ tensor = 1, context = 1, pipeline = 1 }: Axes = {}): number {
+  return tensor * context * pipeline;
 }
 
 /**

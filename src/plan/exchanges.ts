@@ -4,7 +4,8 @@
  */
 import { type Graph, type Node, readAttributes, typeOf, validateGraph } from "../graph/index.ts";
 import type { AxisPlacement, Shard } from "../mesh/index.ts";
-import { operators } from "../ops/index.ts";
+import { flopsOfNode, operators } from "../ops/index.ts";
+import { byteLength } from "../tensor/index.ts";
 import { cutTask } from "./cut.ts";
 import { isPiece } from "./pass.ts";
 import type { ComputeTask, ExchangeTask, StepGraph, StepTask } from "./step-graph.ts";
@@ -82,6 +83,7 @@ function cutPiece(step: StepGraph, piece: ComputeTask, graph: Graph): StepGraph 
     pieceOf.set(node, isExchange(node) ? ready + 1 : ready);
     for (const name of node.outputs) level.set(name, isExchange(node) ? ready + 2 : ready);
   }
+  putOff(graph, pieceOf);
   const cut = cutTask(step, piece, (node) => pieceOf.get(node) as number);
   const tasks = cut.step.tasks.flatMap((task): StepTask[] => {
     const own = cut.pieces.includes(task as ComputeTask) ? (task as ComputeTask) : undefined;
@@ -94,6 +96,49 @@ function cutPiece(step: StepGraph, piece: ComputeTask, graph: Graph): StepGraph 
     [...cut.step.graphs].filter(([name]) => !made.has(name) || kept.has(name)),
   );
   return { ...cut.step, graphs, tasks };
+}
+
+/**
+ * What computes nothing, such as slices, is made in the piece that reads it first, if what it is made
+ * of is there then, or takes no more place until then than all that is made of it.
+ */
+function putOff(graph: Graph, pieceOf: Map<Node, number>): void {
+  const made = new Set(graph.nodes.flatMap(({ outputs }) => outputs));
+  const results = new Set(graph.outputs);
+  const readers = new Map<string, Set<Node>>();
+  for (const node of graph.nodes) {
+    for (const name of node.inputs) {
+      readers.set(name, (readers.get(name) ?? new Set()).add(node));
+    }
+  }
+  const bytesOf = (names: Iterable<string>) =>
+    [...new Set(names)].reduce((sum, name) => {
+      return name === "" ? sum : sum + byteLength(typeOf(graph, name));
+    }, 0);
+  const readersOf = (name: string) => [...(readers.get(name) ?? [])];
+  const placeOf = (node: Node) => (pieceOf.get(node) as number) - (isExchange(node) ? 1 : 0);
+  const canWait = graph.nodes.filter(
+    (node) =>
+      !isExchange(node) &&
+      !node.outputs.some((name) => results.has(name)) &&
+      flopsOfNode(graph, node) === 0,
+  );
+  const waiting = new Set(canWait);
+  const neededAt = (node: Node) => Math.min(...node.outputs.flatMap(readersOf).map(placeOf));
+  const waits = (node: Node) => waiting.has(node) && neededAt(node) > placeOf(node);
+  const isPutOff = (node: Node): boolean => {
+    const needed = neededAt(node);
+    if (!waits(node) || !Number.isFinite(needed)) return false;
+    const kept = node.inputs.filter(
+      (name) => made.has(name) && !readersOf(name).some((other) => placeOf(other) >= needed),
+    );
+    const alike = new Set([node, ...kept.flatMap(readersOf).filter(waits)]);
+    if (bytesOf(kept) > bytesOf([...alike].flatMap(({ outputs }) => outputs))) return false;
+    pieceOf.set(node, needed);
+    return true;
+  };
+  // What is put off may be what others wait for.
+  while (canWait.toReversed().filter(isPutOff).length > 0);
 }
 
 function exchangesOf(

@@ -4,7 +4,7 @@
  */
 import type { Graph } from "../graph/index.ts";
 import { groupOf, type Mesh, modelAxes, peersOf } from "../mesh/index.ts";
-import { cutAtExchanges, localStep, type StepGraph } from "../plan/index.ts";
+import { cutAtExchanges, isOfKind, localStep, type StepGraph } from "../plan/index.ts";
 import { PARAMETERS, WISHES } from "./buffers.ts";
 import { type Divided, dividedOf } from "./divided.ts";
 import { Exchanges } from "./exchanges.ts";
@@ -12,6 +12,8 @@ import { ALIGNMENT, type Layout, planLayout } from "./layout.ts";
 import type { Ground } from "./levels.ts";
 import type { PartGroups } from "./norm.ts";
 import { ownGraph } from "./own-graph.ts";
+import { type PartSumOptions, partSums } from "./part-sums.ts";
+import type { Places } from "./places.ts";
 import {
   barrier,
   type ProgramBuilder,
@@ -59,6 +61,11 @@ export class Across {
     this.#rank = rank;
   }
 
+  /** Whether no rank has all of the model. */
+  get isModelDivided(): boolean {
+    return this.divided.tensors.size > 0;
+  }
+
   exchanges(program: ProgramBuilder): Exchanges {
     const options = { step: this.step, ...this.#ground, rank: this.#rank };
     return new Exchanges(program, { ...options, nameOf: (rank) => this.#nameOf(rank) });
@@ -103,8 +110,34 @@ export class Across {
     return { place: told, stages: [copy("told", told, own), ...summed, copy("heard", own, told)] };
   }
 
+  /**
+   * What ranks have made of parts of the same samples is summed.
+   * @param of where it lies
+   */
+  sums(
+    program: ProgramBuilder,
+    {
+      places,
+      ...of
+    }: Pick<PartSumOptions, "vectors" | "ownership"> & { readonly places: Pick<Places, "ref"> },
+  ): Stage[] {
+    const { tasks } = this.step;
+    const reduced = new Set(tasks.filter(isOfKind("reduce")).flatMap(({ axes }) => axes));
+    const values = tasks.filter(isOfKind("norm")).flatMap((norm) => norm.terms);
+    const terms = values.map(({ value }) => places.ref(value));
+    return modelAxes(this.#mesh)
+      .filter((axis) => reduced.has(axis))
+      .flatMap((axis) => {
+        const ranks = groupOf(this.#mesh, [axis], this.#rank);
+        const named = ranks.map((rank) => this.#nameOf(rank));
+        const place = ranks.indexOf(this.#rank);
+        return partSums(program, { ...of, terms, group: axis, place, ranks: named });
+      });
+  }
+
   /** Ranks that divide the model read its parts in place, for evaluations and checkpoints. */
   share(program: ProgramBuilder, slots: Iterable<TensorRef>): void {
+    if (!this.isModelDivided) return;
     for (const { buffer } of slots) program.shared.add(buffer);
     program.shared.add(PARAMETERS);
   }

@@ -11,6 +11,8 @@ export const GRADIENTS = "gradients";
 export const SCALARS = "scalars";
 /** Sums of squares of the gradient's tiles. */
 export const PARTIALS = "partials";
+/** The terms of the loss that ranks have made of their parts of the same samples. */
+export const TERMS = "terms";
 /** What the ranks that divide the model tell each other in a step. */
 export const WISHES = "wishes";
 export const SUMMARY_BUFFER = "summary";

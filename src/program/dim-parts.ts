@@ -1,5 +1,5 @@
 /** Graph nodes that take parts of a dim, and bring them together: see `Shard` for what sections are. */
-import { concat, slice } from "../functional/index.ts";
+import { concat, pad, slice } from "../functional/index.ts";
 import type { Value } from "../graph/index.ts";
 import { type Shard, sectionsOf } from "../mesh/index.ts";
 
@@ -30,4 +30,18 @@ export function bringTogether(parts: readonly Value[], on: Shard): Value {
     return parts.map((part) => slice(part, [range]));
   });
   return concat(ranges, axis);
+}
+
+/** The whole with zeros in place of the parts of other ranks. */
+export function amongZeros(part: Value, on: Shard, place: number, ranks: number): Value {
+  const axis = on.shard as number;
+  const none = part.shape.map(() => 0);
+  let start = 0;
+  const sections = sectionsOf(on, (part.shape[axis] as number) * ranks).map((section) => {
+    const each = section / ranks;
+    const own = slice(part, [{ axis, start, end: start + each }]);
+    start += each;
+    return pad(own, none.with(axis, place * each), none.with(axis, section - (place + 1) * each));
+  });
+  return sections.length === 1 ? (sections[0] as Value) : concat(sections, axis);
 }

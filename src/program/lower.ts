@@ -128,6 +128,8 @@ class Lowering {
     const told = this.#across?.tell(this.#program, stop);
     const { rank, ground } = this.#options;
     const { ownership } = this.#sums;
+    const parts = { vectors: this.#vectors, ownership, places: this.#places };
+    const summed = this.#across?.sums(this.#program, parts) ?? [];
     const update = planUpdate(this.#program, this.#vectors, {
       rank,
       ranks: ground.mesh.size,
@@ -138,7 +140,7 @@ class Lowering {
     });
     const isOneGroup = this.#across === undefined && update.journal === undefined;
     // Who reads parts of others in place finds them all of one step.
-    const updated = this.#across
+    const updated = this.#across?.isModelDivided
       ? [this.#across.barrier(this.#program, "new parts are there")]
       : [];
     const together = isOneGroup ? [] : this.#together();
@@ -150,6 +152,7 @@ class Lowering {
       totals: this.#totalStages(from),
       compute: [
         ...this.#sums.stages(this.#places, from),
+        ...summed,
         ...(told?.stages ?? []),
         ...this.#afterSums(from),
         ...norm.stages,
@@ -162,7 +165,7 @@ class Lowering {
     this.#across?.share(this.#program, update.slots.values());
     const sides: [Side, Side] = [side(0), side(1)];
     // Only their pieces run.
-    if (!isWhole) {
+    if (this.#isFullySharded || this.#across?.isModelDivided === true) {
       for (const { graph } of evaluated?.sizes ?? []) this.#program.graphs.delete(graph);
     }
     const { buffers, shared, graphs, groups } = this.#program;
@@ -297,7 +300,7 @@ class Lowering {
         return [name, batch.fields.get(name) ?? this.#places.ref(valueName(stage, name), at)];
       }),
     );
-    if (this.#across !== undefined) {
+    if (this.#across?.isModelDivided === true) {
       const { graph } = this.#program.graphs.get(batch.graph) as GraphSpec;
       const places = {
         inputs,

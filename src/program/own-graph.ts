@@ -7,9 +7,14 @@ import { type Graph, type Node, readAttributes, typeOf, type Value } from "../gr
 import { type Mesh, placeOnAxis } from "../mesh/index.ts";
 import { builderLike, operators } from "../ops/index.ts";
 import { scalar } from "../tensor/index.ts";
-import { takePart } from "./dim-parts.ts";
+import { amongZeros, takePart } from "./dim-parts.ts";
 
-const BY_PLACE = ["lockstep::AxisPlace", "lockstep::OnFirst", "lockstep::OwnPart"] as const;
+const BY_PLACE = [
+  "lockstep::AmongZeros",
+  "lockstep::AxisPlace",
+  "lockstep::OnFirst",
+  "lockstep::OwnPart",
+] as const;
 type ByPlace = (typeof BY_PLACE)[number];
 
 function isByPlace(op: string): op is ByPlace {
@@ -55,6 +60,8 @@ export function ownGraph(graph: Graph, mesh: Mesh, rank: number): Graph {
     }
     const sections = attributes.has("sections") ? attributes.numbers("sections") : undefined;
     const on = { shard: attributes.number("dim"), ...(sections && { sections }) };
-    return takePart(value, on, place, attributes.number("ranks"));
+    const ranks = attributes.number("ranks");
+    if (op === "lockstep::OwnPart") return takePart(value, on, place, ranks);
+    return amongZeros(value, on, place, ranks);
   }
 }

@@ -179,8 +179,7 @@ export class Places {
       case "gradient":
         return entryRef(vectors.gradients, GRADIENTS, of);
       case "term":
-        if (step.microBatches === 1) return entryRef(this.#terms, LOSSES, of);
-        return entryRef(vectors.gradients, GRADIENTS, name);
+        return entryRef(vectors.gradients, GRADIENTS, name) ?? entryRef(this.#terms, LOSSES, of);
       default:
         return entryRef(vectors.gradients, GRADIENTS, name);
     }

@@ -140,11 +140,11 @@ export class WholeSums implements SumPlan {
     const { gradients } = vectors;
     const buffer = gradientBuffer(this.#leaves[microBatch] as number);
     const { role, of } = valueOf(step, name);
+    const sum = sumOf(step, name);
     // What is computed whole goes where its sum would.
-    if (step.microBatches === 1) {
+    if (sum === undefined && step.microBatches === 1) {
       return role === "gradient" ? entryRef(gradients, buffer, of) : undefined;
     }
-    const sum = sumOf(step, name);
     return sum === undefined ? undefined : entryRef(gradients, buffer, flatName(step, sum));
   }
 

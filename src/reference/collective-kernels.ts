@@ -11,6 +11,7 @@ export const collectiveKernels = {
   "lockstep::AllGather": alone,
   "lockstep::AllReduce": alone,
   "lockstep::AllToAll": alone,
+  "lockstep::AmongZeros": alone,
   "lockstep::AxisPlace": alone,
   "lockstep::OnFirst": alone,
   "lockstep::OwnPart": alone,

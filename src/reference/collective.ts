@@ -102,6 +102,13 @@ const exchanges: Record<Exclude<keyof typeof collective, "lockstep::AxisPlace">,
     const to = shardOf(attributes, rankOf(values), "to_");
     return values.map((_, place) => partOf(whole, to, place, values.length));
   },
+  "lockstep::AmongZeros": (values, attributes) =>
+    values.map((value, place) => {
+      const others = values.map((other, at) =>
+        at === place ? value : fill(other.dtype, other.shape, () => 0),
+      );
+      return wholeOf(others, shardOf(attributes, rankOf(values)));
+    }),
   "lockstep::OnFirst": (values) =>
     values.map((value, place) => (place === 0 ? value : fill(value.dtype, value.shape, () => 0))),
   "lockstep::OwnPart": (values, attributes) =>

@@ -20,10 +20,11 @@ export function notesOf(session: Session): string[] {
 /** More names than this are not listed. */
 const MOST_NAMES = 6;
 
-/** Which matrices every worker holds, although workers divide the model. */
+/** Which matrices every worker holds, although workers are to divide them. */
 function wholeNote({ model, trainer }: Session): string[] {
   const { divided } = trainer.plan;
-  if (divided === undefined) return [];
+  const { axes } = trainer.planned.parallel.mesh;
+  if (divided === undefined || !axes.some(({ name }) => name === "tensor")) return [];
   const matrices = model.parameters.filter(({ type: { shape } }) => shape.length > 1);
   const whole = matrices.filter(({ name }) => !divided.tensors.has(name));
   if (whole.length === 0) return [];

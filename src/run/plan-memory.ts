@@ -1,7 +1,7 @@
 /** Lines about the memory that a rank of a run takes. */
 import type { Graph } from "../graph/index.ts";
 import { flopsOf } from "../ops/index.ts";
-import { isPiece, passMemory, type StepGraph } from "../plan/index.ts";
+import { cutAtExchanges, isPiece, passMemory, type StepGraph } from "../plan/index.ts";
 import {
   onDisk,
   residentBytes,
@@ -48,16 +48,17 @@ function diskLines(program: StepProgram): string[] {
  * what is recomputed.
  */
 export function activationLines(before: StepGraph, after: StepGraph): string[] {
-  const pieces = after.tasks.filter(isPiece);
+  const cut = cutAtExchanges(after);
+  const pieces = cut.tasks.filter(isPiece);
   const whole = `activations of a micro-batch: ${size(passMemory(before).within)} in one piece`;
   if (pieces.length === 1) return [whole];
-  const { between, within } = passMemory(after);
+  const { between, within } = passMemory(cut);
   const flops = (step: StepGraph) =>
     step.tasks
       .filter(isPiece)
       .reduce((sum, { graph }) => sum + flopsOf(step.graphs.get(graph) as Graph), 0);
-  const again = flops(after) - flops(before);
-  const repeated = again === 0 ? "" : `; ${operations(again)} computed again`;
+  const again = flops(cut) - flops(before);
+  const repeated = again <= 0 ? "" : `; ${operations(again)} computed again`;
   return [
     whole,
     `  in ${pieces.length} pieces: ${size(between)} between them, ${size(within)} within the largest${repeated}`,

@@ -146,6 +146,7 @@ const shape: OptionKinds<RunOptions> = {
       data: positive.optional(),
       shard: positive.optional(),
       tensor: positive.optional(),
+      context: positive.optional(),
       pipeline: positive.optional(),
     })
     .optional(),

@@ -75,8 +75,7 @@ export async function moveTo(
   const before = await settle(group, standings);
   const told = await tell(group, before);
   if (told.every(({ steps }) => steps < 0)) return undefined;
-  // What a lost rank had of the model has nobody else.
-  if (before?.planned.plan.divided !== undefined) throw lostState();
+  if (before !== undefined && isLostWithOne(before.planned.plan)) throw lostState();
   const finishing = before && finishingOf(before, told);
   let standing = before;
   if (before !== undefined && finishing !== undefined) await startCommit(before, finishing);
@@ -105,6 +104,12 @@ export async function moveTo(
   standings.pop();
   for (const old of standings.splice(0)) old.instance.close();
   return moved;
+}
+
+/** Whether a rank had what no other has. Ranks that divide sequences alone all have all. */
+function isLostWithOne({ divided, held, kept, gathered }: StepProgram): boolean {
+  const shared = held.length + kept.length + gathered.length;
+  return divided !== undefined && divided.tensors.size + shared > 0;
 }
 
 /**

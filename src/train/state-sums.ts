@@ -82,5 +82,7 @@ export function placeOf({ kept, divided }: StepProgram): number {
   const text = kept.map(
     ({ buffer, byteOffset, byteLength: length }) => `${buffer} ${byteOffset} ${length}\n`,
   );
-  return crc32(`${text.join("")}${divided?.place ?? ""}`);
+  // Ranks that divide sequences alone hold the same.
+  const place = divided === undefined || divided.tensors.size === 0 ? "" : divided.place;
+  return crc32(`${text.join("")}${place}`);
 }

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { withFolder } from "../support/folder.ts";
 import { reportOf } from "../support/runs.ts";
-import { childrenOf, lockstep, lossesOf, runFiles } from "./support.ts";
+import { assertLossesNear, childrenOf, lockstep, lossesOf, runFiles } from "./support.ts";
 
 const onLinux = process.platform === "linux" ? {} : { skip: "looks at /proc" };
 
@@ -20,14 +20,6 @@ const files = runFiles({
 });
 const WORDS = ["run.ts", "--threads", "1"];
 
-function assertNear(found: readonly number[], wanted: readonly number[], what: string): void {
-  assert.equal(found.length, wanted.length, what);
-  for (const [step, loss] of wanted.entries()) {
-    const other = found[step] as number;
-    assert.ok(Math.abs(other - loss) < 1e-4 * loss, `${what}, step ${step + 1}: ${other}, ${loss}`);
-  }
-}
-
 test(
   "two workers that divide a model follow one process; a stopped run goes on with other axes; a lost worker is replaced from the checkpoint",
   onLinux,
@@ -41,7 +33,7 @@ test(
       const two = await lockstep(["train", ...WORDS, ...divided, "--out", "two"], { cwd });
       assert.equal(two.status, 0, two.stderr);
       assert.match(two.stdout, /micro-batches 4 of 4, each by 2 workers together/);
-      assertNear(lossesOf(join(cwd, "two")), wanted, "divided");
+      assertLossesNear(lossesOf(join(cwd, "two")), wanted, "divided");
       const [alone, together] = ["one", "two"].map((out) => reportOf(join(cwd, out)));
       const validated = together?.validationLoss as number;
       assert.ok(Math.abs(validated - (alone?.validationLoss as number)) < 1e-4 * validated);
@@ -60,7 +52,7 @@ test(
       const resume = ["train", ...WORDS, "--workers", "2", "--parallel", "data=2", "--resume"];
       const resumed = await lockstep([...resume, "--out", "three"], { cwd });
       assert.equal(resumed.status, 0, resumed.stderr);
-      assertNear(lossesOf(join(cwd, "three")), wanted, "resumed with other axes");
+      assertLossesNear(lossesOf(join(cwd, "three")), wanted, "resumed with other axes");
 
       let hasKilled = false;
       const harmed = await lockstep(["train", ...WORDS, ...divided, "--out", "four"], {

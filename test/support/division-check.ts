@@ -109,6 +109,7 @@ function checkDivision(
     over,
     nodes: new Map([[node, division]]),
     inputs: placements,
+    views: new Map(),
     outputs: new Map(),
   });
   const parts = Array.from({ length: over.ranks }, (_, place) =>

@@ -31,7 +31,7 @@ function filling(ranges: readonly { readonly start: number; readonly end: number
   );
   return (into) => {
     for (const [field, tensor] of Object.values(into).entries()) {
-      const isClass = tensor.dtype === "int32";
+      const isClass = tensor.dtype.startsWith("int");
       const width = elementCount(tensor.shape) / positions.length;
       const numbers = positions.flatMap((position) =>
         randomNumbers(field * 1000 + (position % 16), width, [0, isClass ? CLASSES : 1]),

@@ -2,6 +2,7 @@ import type { OperatorDefinition } from "../../graph/index.ts";
 import { allGather } from "./all-gather.ts";
 import { allReduce } from "./all-reduce.ts";
 import { allToAll } from "./all-to-all.ts";
+import { amongZeros } from "./among-zeros.ts";
 import { axisPlace } from "./axis-place.ts";
 import { onFirst } from "./on-first.ts";
 import { ownPart } from "./own-part.ts";
@@ -11,6 +12,7 @@ export const collective = {
   "lockstep::AllGather": allGather,
   "lockstep::AllReduce": allReduce,
   "lockstep::AllToAll": allToAll,
+  "lockstep::AmongZeros": amongZeros,
   "lockstep::AxisPlace": axisPlace,
   "lockstep::OnFirst": onFirst,
   "lockstep::OwnPart": ownPart,

@@ -7,9 +7,9 @@ import type {
   Value,
 } from "../../graph/index.ts";
 import { elementCount, type Shape, tensorFrom } from "../../tensor/index.ts";
-import { along } from "../divisions.ts";
+import { along, sectionSizes } from "../divisions.ts";
 import { sumAt } from "../indexing/index.ts";
-import { placesOfPart, sectionSizes } from "../parts.ts";
+import { placesOfPart } from "../parts.ts";
 import { POOL_ATTRIBUTES, pooledType } from "./pool.ts";
 
 /**

@@ -86,7 +86,9 @@ test("what is scattered is written to the part of the rank that has the position
       Array.from({ length: 36 }, (_, at) => Math.floor(at / 6) * 2 - (at % 2 === 0 ? 0 : 12)),
     );
     const written = reduction === "none" ? elements.with(1, unique) : elements;
-    const found = onTwo({ op: "ScatterElements", attributes, inputs: written });
+    const halves = [[1, 1]];
+    const scattered = { op: "ScatterElements", attributes, inputs: written, proportions: halves };
+    const found = onTwo({ ...scattered, ranks: [2] });
     assert.ok(found.includes("0, whole, whole -> 0"));
   }
   onTwo({ op: "ScatterND", inputs: [drawn([5, 7]), ids([2, 1], 5), drawn([2, 7])] });

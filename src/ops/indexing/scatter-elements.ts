@@ -17,7 +17,7 @@ import type {
   Value,
 } from "../../graph/index.ts";
 import { elementCount } from "../../tensor/index.ts";
-import { along, divisionOf, sectionedDim } from "../divisions.ts";
+import { along, divisionOf, sectionedDim, sectionedWays } from "../divisions.ts";
 import { orBehind, orFirst, ownIndices } from "./own-part.ts";
 import {
   alongAxis,
@@ -96,16 +96,13 @@ export const scatterElements: OperatorDefinition = {
       own && divisionOf([own, undefined, undefined], [own], (rank) => [ownScatter(rank, axis)]);
     const isLinear = reduction === "none" || reduction === "add";
     // The data are a term of the sum, like what each rank adds to them.
-    const added = sectionedDim(axis, indices[axis] as number, [1], context.ranks);
-    const terms =
-      reduction === "add" && added !== undefined
-        ? [divisionOf(["partial", added, added], ["partial"])]
-        : [];
+    const added = sectionedWays(context, axis, indices[axis] as number);
+    const terms = added.map((on) => divisionOf(["partial", on, on], ["partial"]));
     return [
       ...others,
       ...(part ? [part] : []),
       ...(isLinear ? [divisionOf(["partial", undefined, "partial"], ["partial"])] : []),
-      ...terms,
+      ...(reduction === "add" ? terms : []),
     ];
   },
 };

@@ -19,7 +19,7 @@ import type {
   Value,
 } from "../../graph/index.ts";
 import { elementCount, sameShape } from "../../tensor/index.ts";
-import { along, divisionOf, sectionedDim } from "../divisions.ts";
+import { along, divisionOf, sectionedDim, sectionedWays } from "../divisions.ts";
 import { componentOf, orBehind, ownIndices, withComponent } from "./own-part.ts";
 import {
   checkIndices,
@@ -95,8 +95,8 @@ export const scatterND: OperatorDefinition = {
     const isLinear = reduction === "none" || reduction === "add";
     // The data are a term of the sum, like what each rank adds to them.
     const terms = tuples.slice(0, -1).flatMap((size, dim) => {
-      const added = sectionedDim(dim, size, [1], context.ranks);
-      return added ? [divisionOf(["partial", added, added], ["partial"])] : [];
+      const added = sectionedWays(context, dim, size);
+      return added.map((on) => divisionOf(["partial", on, on], ["partial"]));
     });
     return [
       ...byData,

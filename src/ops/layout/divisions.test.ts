@@ -41,11 +41,17 @@ test("pieces side by side are sections", () => {
   onTwo({ ...split, inputs: [drawn([5, 7]), constant(5, 2)] });
   const slice = [drawn([6, 18]), constant(6), constant(12), constant(1)];
   includes(onTwo({ op: "Slice", inputs: slice }), "1(6+6+6), whole, whole, whole -> 1");
+  const quarters = { proportions: [[1, 1, 1, 1]] };
+  const half = { op: "Slice", inputs: [drawn([24, 5]), constant(6), constant(18), constant(0)] };
+  includes(onTwo({ ...half, ...quarters }), "0(6+6+6+6), whole, whole, whole -> 0(6+6)");
+  includes(onTwo(half), "0(6+12+6), whole, whole, whole -> 0");
   const back = [drawn([6, 12]), constant(-1), constant(-99), constant(1), constant(-1)];
   const reversed = onTwo({ op: "Slice", inputs: back });
   assert.ok(!reversed.some((text) => text.startsWith("1")));
   const padded = onTwo({ op: "Pad", inputs: [drawn([6, 12]), constant(0, 6, 0, 6)] });
   includes(padded, "1, whole -> 1(6+12+6)", "partial, whole -> partial");
+  const within = onTwo({ op: "Pad", inputs: [drawn([12]), constant(6, 6)], ...quarters });
+  includes(within, "0(6+6), whole -> 0(6+6+6+6)", "0, whole -> 0(6+12+6)");
   const reflect = { op: "Pad", attributes: { mode: "reflect" } };
   onTwo({ ...reflect, inputs: [drawn([6, 7]), constant(0, 6, 0, 6)] });
 });

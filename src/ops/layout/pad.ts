@@ -16,7 +16,7 @@ import type {
   Value,
 } from "../../graph/index.ts";
 import { normalizeDim, type Shape, type Tensor, toNumbers } from "../../tensor/index.ts";
-import { along, divisionOf, linearDivisions } from "../divisions.ts";
+import { along, divisionOf, linearDivisions, rangeSections, shardIn } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 
 /**
@@ -88,13 +88,11 @@ export const pad: OperatorDefinition = {
         if (low === 0 && high === 0) {
           return along(context, { inputs: [dim, ...others], outputs: [dim] });
         }
-        const sizes = [low, size, high];
-        const isEven = sizes.every((own) => own >= 0 && own % context.ranks === 0) && size > 0;
-        if (!isConstant || !isEven) return [];
-        const sections = sizes.filter((own) => own > 0);
+        if (!isConstant || size === 0 || low < 0 || high < 0) return [];
         const local = (rank: LocalContext) => [ownPadding(rank, before, after, dim)];
-        const inputs = [{ shard: dim }, ...others];
-        return [divisionOf(inputs, [{ shard: dim, sections }], local)];
+        return rangeSections(context, [low, size, high]).map(({ whole, within }) =>
+          divisionOf([shardIn(dim, within), ...others], [shardIn(dim, whole)], local),
+        );
       }),
       ...(isConstant && filled === 0 ? linearDivisions(context, "first") : []),
     ];

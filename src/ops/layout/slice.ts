@@ -10,7 +10,7 @@ import type {
   Value,
 } from "../../graph/index.ts";
 import { normalizeDim, type Shape } from "../../tensor/index.ts";
-import { along, divisionOf } from "../divisions.ts";
+import { along, divisionOf, rangeSections, shardIn } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
 
 interface Range {
@@ -72,7 +72,7 @@ export const slice: OperatorDefinition = {
   },
 };
 
-/** What is taken is a section of the dim, which is cut evenly, and so is what is left out. */
+/** What is taken are sections of the dim, which are cut evenly, and so is what is left out. */
 function sectionsOfRange(
   context: DivisionContext,
   { start, step, count }: Range,
@@ -80,17 +80,15 @@ function sectionsOfRange(
 ): Division[] {
   const { shape } = context.input(0);
   const ranges = rangesOf(context, shape);
-  const behind = (shape[dim] as number) - start - count;
-  const isEven = [start, count, behind].every((size) => size % context.ranks === 0);
-  if (step !== 1 || count === 0 || !isEven) return [];
-  const sections = [start, count, behind].filter((size) => size > 0);
-  const from = sections.length === 1 ? { shard: dim } : { shard: dim, sections };
+  const others = context.inputs.slice(1).map(() => undefined);
+  if (step !== 1 || count === 0) return [];
   const own = { start: start / context.ranks, step: 1, count: count / context.ranks };
-  return [
-    divisionOf([from, ...context.inputs.slice(1).map(() => undefined)], [{ shard: dim }], (rank) =>
-      slicedBut(rank, ranges, dim, own),
-    ),
-  ];
+  return rangeSections(context, [start, count, (shape[dim] as number) - start - count]).map(
+    ({ whole, within }) =>
+      divisionOf([shardIn(dim, whole), ...others], [shardIn(dim, within)], (rank) =>
+        slicedBut(rank, ranges, dim, own),
+      ),
+  );
 }
 
 /** The same slice, but for one dim: that is whole, or another range of it is taken. */

@@ -11,8 +11,8 @@ import type {
   Value,
 } from "../../graph/index.ts";
 import { tensorFrom } from "../../tensor/index.ts";
-import { alignedDim, along, divisionOf } from "../divisions.ts";
-import { inUnits, placesOfPart, sectionSizes, unsectioned } from "../parts.ts";
+import { alignedDim, along, divisionOf, sectionSizes } from "../divisions.ts";
+import { inUnits, placesOfPart, unsectioned } from "../parts.ts";
 import { attentionGeometry, type Geometry } from "./attention-geometry.ts";
 
 export function attentionDivisions(context: DivisionContext): Division[] {

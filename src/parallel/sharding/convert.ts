@@ -8,7 +8,7 @@ import { type DividedOver, shardAttributes } from "../../ops/index.ts";
 
 /** The steps of a conversion. Those that start with `all` or `reduce` send something. */
 export type Exchange = "all-reduce" | "reduce-scatter" | "all-gather" | "all-to-all";
-export type Step = Exchange | "own part" | "on first";
+export type Step = Exchange | "own part" | "on first" | "among zeros";
 
 /** The steps from one placement to another; none if nothing has to be done. */
 export function stepsBetween(
@@ -21,7 +21,7 @@ export function stepsBetween(
   if (from === undefined) return isShard(to) ? ["own part"] : ["on first"];
   if (isShard(from)) {
     if (to === undefined || to === "partial max") return ["all-gather"];
-    if (to === "partial") return ["all-gather", "on first"];
+    if (to === "partial") return ["among zeros"];
     return from.shard === to.shard ? ["all-gather", "own part"] : ["all-to-all"];
   }
   if (from === "partial" && isShard(to)) return ["reduce-scatter"];
@@ -64,6 +64,8 @@ export function convert(
         return emit("OwnPart", shardAttributes(to));
       case "on first":
         return emit("OnFirst");
+      case "among zeros":
+        return emit("AmongZeros", shardAttributes(from));
     }
   }, value);
 }

@@ -1,7 +1,7 @@
 /** What dividing a graph costs: seconds of a rank, for computing and for conversions. */
-import { type Division, type Graph, inferContextOf, type Node, typeOf } from "../../graph/index.ts";
+import { type Division, type Graph, type Node, typeOf } from "../../graph/index.ts";
 import { type AxisPlacement, isShard } from "../../mesh/index.ts";
-import { operatorTable } from "../../ops/index.ts";
+import { flopsOfNode } from "../../ops/index.ts";
 import { byteLength } from "../../tensor/index.ts";
 import { stepsBetween } from "./convert.ts";
 
@@ -34,6 +34,8 @@ export function secondsOfConversion(
         return sum + moved(bytes * ranks);
       case "reduce-scatter":
       case "all-gather":
+      // It sends nothing, but is what a sum is sent for behind it.
+      case "among zeros":
         return sum + moved(bytes);
       case "all-to-all":
         return sum + moved(part);
@@ -53,10 +55,7 @@ export function secondsOfNode(
   ranks: number,
   { flopsPerSecond, bytesPerSecond, link }: RankSpeed,
 ): number {
-  const definition = operatorTable.find(node.op);
-  const own = node.outputs.filter((name) => name !== "").map((name) => typeOf(graph, name));
-  const context = definition && { ...inferContextOf(graph, node, definition), outputs: own };
-  const flops = context === undefined ? 0 : (definition?.flops(context) ?? 0);
+  const flops = flopsOfNode(graph, node);
   const isDivided = [...inputs, ...outputs].some(isShard);
   const held = (name: string, on: AxisPlacement | undefined) =>
     name === "" ? 0 : byteLength(typeOf(graph, name)) / (isShard(on) ? ranks : 1);

@@ -13,6 +13,8 @@ export interface GraphDivision {
   readonly over: DividedOver;
   readonly nodes: ReadonlyMap<Node, Division>;
   readonly inputs: ReadonlyMap<string, AxisPlacement | undefined>;
+  /** Values of which every rank makes the whole where it needs it, and the nodes that make them. */
+  readonly views: ReadonlyMap<string, Node>;
   /** How the outputs are to be held. */
   readonly outputs: ReadonlyMap<string, AxisPlacement | undefined>;
 }
@@ -44,7 +46,13 @@ export function localize(graph: Graph, division: GraphDivision): Graph {
     const effort = ({ on }: Held) => effortOf(stepsBetween(on, to));
     const from = others.reduce((best, own) => (effort(own) < effort(best) ? own : best), least);
     if (isSamePlacement(from.on, to)) return from.value;
-    const value = builder.within(name, () => convert(from.value, from.on, to, over));
+    const value = builder.within(name, () => {
+      const view = to === undefined ? division.views.get(name) : undefined;
+      if (view === undefined) return convert(from.value, from.on, to, over);
+      const inputs = view.inputs.map((own) => (own === "" ? undefined : placed(own, undefined)));
+      const whole: Division = { inputs: inputs.map(() => undefined), outputs: [undefined] };
+      return addLocalNode(builder, graph, view, { division: whole, inputs, over })[0] as Value;
+    });
     there.push({ value, on: to });
     return value;
   };

@@ -5,10 +5,12 @@
  * intra-operator pass), which finds the same by integer programming.
  */
 import { assert } from "../../errors.ts";
-import type { Division, Graph, Node } from "../../graph/index.ts";
+import { type Division, type Graph, type Node, typeOf } from "../../graph/index.ts";
 import { type AxisPlacement, isSamePlacement, isShard } from "../../mesh/index.ts";
-import { type DividedOver, divisionsOf } from "../../ops/index.ts";
+import { type DividedOver, divisionsOf, flopsOfNode } from "../../ops/index.ts";
+import { isFloat } from "../../tensor/index.ts";
 import { type RankSpeed, secondsOfConversion, secondsOfNode } from "./costs.ts";
+import { nodesBehind } from "./follow.ts";
 import type { GraphDivision } from "./localize.ts";
 import { Placements, Values } from "./values.ts";
 
@@ -28,6 +30,15 @@ export interface SolveOptions {
   /** How outputs are to be held: as stated, or as an input is. Default: replicated. */
   readonly outputs: ReadonlyMap<string, { readonly on: On } | { readonly like: string }>;
   readonly speed: RankSpeed;
+  /** Inputs with which all work is to be divided, whatever time that takes. Default: none. */
+  readonly divided?: ReadonlySet<string>;
+  /** Values of which every rank can make the whole again, and the nodes that make them. */
+  readonly views?: ReadonlyMap<string, Node>;
+  /**
+   * Which divisions are thought of, beside the one that divides nothing. It follows from the graph and
+   * the inputs. Default: all.
+   */
+  readonly allows?: (node: Node, division: Division) => boolean;
   /** The number of searches that are kept. */
   readonly beam?: number;
 }
@@ -35,9 +46,14 @@ export interface SolveOptions {
 export interface Solution {
   readonly division: GraphDivision;
   readonly seconds: number;
+  /** The part of all operations that ranks share, instead of each making all of them. */
+  readonly shared: number;
 }
 
 const BEAM = 16;
+
+/** The seconds that an operation counts which all ranks make, though it is to be divided. */
+const SECONDS_PER_REPEATED_FLOP = 1e-6;
 
 interface Decision {
   readonly node: Node;
@@ -76,6 +92,10 @@ class Search {
   readonly #values: Values;
   readonly #lists = new Placements();
   readonly #outputs: ReadonlySet<string>;
+  /** Nodes that need inputs whose work is to be divided. */
+  readonly #toDivide: ReadonlySet<Node>;
+  /** What these nodes make, but for whole numbers, of which all ranks may have all. */
+  readonly #brought: ReadonlySet<string>;
 
   constructor(graph: Graph, options: SolveOptions) {
     this.#graph = graph;
@@ -83,6 +103,11 @@ class Search {
     this.#nodes = justInTime(graph);
     this.#values = new Values(graph, this.#nodes);
     this.#outputs = new Set(graph.outputs);
+    this.#toDivide = nodesBehind(graph, options.divided ?? new Set());
+    const made = [...this.#toDivide].flatMap(({ outputs }) => outputs);
+    this.#brought = new Set(
+      made.filter((name) => name !== "" && isFloat(typeOf(graph, name).dtype)),
+    );
   }
 
   run(): Solution {
@@ -111,9 +136,13 @@ class Search {
 
   #moves(node: Node, states: readonly State[]): Move[] {
     const over = { ...this.#options.over, proportions: this.#proportionsAt(node, states) };
-    const { speed } = this.#options;
-    return divisionsOf(this.#graph, node, over).flatMap((division): Move[] => {
-      const own = secondsOfNode(this.#graph, node, division, over.ranks, speed);
+    const { speed, allows = () => true } = this.#options;
+    return divisionsOf(this.#graph, node, over).flatMap((division, way): Move[] => {
+      if (way > 0 && !allows(node, division)) return [];
+      const repeated = this.#toDivide.has(node) && division.outputs.every((on) => !on);
+      const own =
+        secondsOfNode(this.#graph, node, division, over.ranks, speed) +
+        (repeated ? flopsOfNode(this.#graph, node) * SECONDS_PER_REPEATED_FLOP : 0);
       return states.flatMap((from) => this.#move(node, from, division, own) ?? []);
     });
   }
@@ -157,8 +186,12 @@ class Search {
   }
 
   #conversion(name: string, from: On, to: On): number {
-    const { over, speed } = this.#options;
-    return secondsOfConversion(this.#values.bytesOf(name), from, to, over.ranks, speed);
+    const { over, speed, views } = this.#options;
+    if (to === undefined && views?.has(name) === true) return 0;
+    // What was brought together is not taken apart again: it would soon be sent a second time.
+    const again = from === undefined && isShard(to) && this.#brought.has(name);
+    const own = secondsOfConversion(this.#values.bytesOf(name), from, to, over.ranks, speed);
+    return own + (again ? speed.link.latency : 0);
   }
 
   /** The proportions that the graph has use for, and those in which inputs are there. */
@@ -216,8 +249,19 @@ class Search {
     const outputs = new Map(
       this.#graph.outputs.map((name) => [name, this.#wanted(name, inputs)] as const),
     );
-    const { over } = this.#options;
-    return { division: { over, nodes, inputs, outputs }, seconds: best.seconds };
+    const { over, views = new Map() } = this.#options;
+    const shared = this.#shared(nodes);
+    return { division: { over, nodes, inputs, outputs, views }, seconds: best.seconds, shared };
+  }
+
+  #shared(nodes: ReadonlyMap<Node, Division>): number {
+    let [shared, all] = [0, 0];
+    for (const [node, { inputs, outputs }] of nodes) {
+      const flops = flopsOfNode(this.#graph, node);
+      all += flops;
+      if ([...inputs, ...outputs].some(isShard)) shared += flops;
+    }
+    return all === 0 ? 0 : shared / all;
   }
 }
 
