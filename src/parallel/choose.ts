@@ -16,6 +16,7 @@ import { devicesTold } from "./devices.ts";
 import { type Offload, offload } from "./offload.ts";
 import { pipeline } from "./pipeline.ts";
 import { type Recompute, recompute } from "./recompute.ts";
+import { AXES, checkDivided, checkPipeline, type Sizes } from "./sizes.ts";
 import type { Strategy } from "./strategy.ts";
 import { tensor } from "./tensor.ts";
 import type { Axes } from "./workers.ts";
@@ -240,69 +241,6 @@ function sharedAs(
   const reason = reasonOf(wide, sizes, zero);
   return { ...shared, strategies, reason };
 }
-
-/** @throws INVALID_OPTION for what does not go together with a model that workers divide */
-function checkDivided(
-  { zero, parallel }: ParallelOptions,
-  topology: Topology,
-  { tensor: parts, context: stretches }: Sizes,
-): void {
-  const of = parts * stretches;
-  const named = [
-    ...(parts > 1 ? [`tensor ${parts}`] : []),
-    ...(stretches > 1 ? [`context ${stretches}`] : []),
-  ].join(", ");
-  const refuse = (what: string, hint: string): never => {
-    throw new LockstepError("INVALID_OPTION", `parallel: ${named} ${what}.`, { hint });
-  };
-  const isSharded = (parallel?.shard ?? 1) > 1 ? zero !== 1 : zero !== undefined && zero > 1;
-  if (isSharded) {
-    refuse("does not go together with ZeRO 2 and 3 yet", "Use zero: 1, or data instead of shard.");
-  }
-  if (topology.nodes.some((ranks) => ranks.length % of !== 0)) {
-    refuse(
-      "needs workers of one machine for each micro-batch",
-      `Start a multiple of ${of} workers on each machine.`,
-    );
-  }
-}
-
-/** @throws INVALID_OPTION for what does not go together with a pipeline */
-function checkPipeline(
-  { zero, recompute: again }: ParallelOptions,
-  topology: Topology,
-  { pipeline: stages, shard, tensor: parts, context: stretches }: Sizes,
-): void {
-  const refuse = (what: string, hint: string): never => {
-    throw new LockstepError("INVALID_OPTION", `parallel: pipeline ${stages} ${what}.`, { hint });
-  };
-  if (shard > 1 || zero !== undefined) {
-    refuse(
-      "does not go together with ZeRO yet",
-      "Leave out zero and shard: each worker holds its stage only, parameters and optimizer state.",
-    );
-  }
-  if (parts > 1) refuse("does not go together with tensor yet", "Use one of them, with data.");
-  if (stretches > 1) {
-    refuse("does not go together with context yet", "Use one of them, with data.");
-  }
-  if (typeof again === "object") {
-    refuse(
-      "does not go together with a limit for recompute yet",
-      'Use recompute: "blocks", which computes all blocks again.',
-    );
-  }
-  if (topology.nodes.some((ranks) => ranks.length % stages !== 0)) {
-    refuse(
-      "needs workers of one machine for all stages",
-      `Start a multiple of ${stages} workers on each machine.`,
-    );
-  }
-}
-
-/** In the order of a mesh. */
-const AXES = ["data", "shard", "context", "tensor", PIPELINE] as const;
-type Sizes = Readonly<Record<(typeof AXES)[number], number>>;
 
 function reasonOf(axes: readonly (keyof Sizes)[], sizes: Sizes, zero = 0): string {
   const stated = axes.map((axis) => `${axis} ${sizes[axis]}`);

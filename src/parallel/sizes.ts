@@ -1,0 +1,75 @@
+/** The sizes of the axes of a run, and which of them do not go together. */
+import { LockstepError } from "../errors.ts";
+import { PIPELINE, type Topology } from "../mesh/index.ts";
+import type { Recompute } from "./recompute.ts";
+import type { Axes } from "./workers.ts";
+
+/** What a run states beside the sizes. */
+interface Stated {
+  readonly parallel?: Axes | undefined;
+  readonly zero?: 1 | 2 | 3 | undefined;
+  readonly recompute?: Recompute | undefined;
+}
+
+/** In the order of a mesh. */
+export const AXES = ["data", "shard", "context", "tensor", PIPELINE] as const;
+export type Sizes = Readonly<Record<(typeof AXES)[number], number>>;
+
+/** @throws INVALID_OPTION for what does not go together with a model that workers divide */
+export function checkDivided(
+  { zero, parallel }: Stated,
+  topology: Topology,
+  { tensor: parts, context: stretches }: Sizes,
+): void {
+  const of = parts * stretches;
+  const named = [
+    ...(parts > 1 ? [`tensor ${parts}`] : []),
+    ...(stretches > 1 ? [`context ${stretches}`] : []),
+  ].join(", ");
+  const refuse = (what: string, hint: string): never => {
+    throw new LockstepError("INVALID_OPTION", `parallel: ${named} ${what}.`, { hint });
+  };
+  const isSharded = (parallel?.shard ?? 1) > 1 ? zero !== 1 : zero !== undefined && zero > 1;
+  if (isSharded) {
+    refuse("does not go together with ZeRO 2 and 3 yet", "Use zero: 1, or data instead of shard.");
+  }
+  if (topology.nodes.some((ranks) => ranks.length % of !== 0)) {
+    refuse(
+      "needs workers of one machine for each micro-batch",
+      `Start a multiple of ${of} workers on each machine.`,
+    );
+  }
+}
+
+/** @throws INVALID_OPTION for what does not go together with a pipeline */
+export function checkPipeline(
+  { zero, recompute: again }: Stated,
+  topology: Topology,
+  { pipeline: stages, shard, tensor: parts, context: stretches }: Sizes,
+): void {
+  const refuse = (what: string, hint: string): never => {
+    throw new LockstepError("INVALID_OPTION", `parallel: pipeline ${stages} ${what}.`, { hint });
+  };
+  if (shard > 1 || zero !== undefined) {
+    refuse(
+      "does not go together with ZeRO yet",
+      "Leave out zero and shard: each worker holds its stage only, parameters and optimizer state.",
+    );
+  }
+  if (parts > 1) refuse("does not go together with tensor yet", "Use one of them, with data.");
+  if (stretches > 1) {
+    refuse("does not go together with context yet", "Use one of them, with data.");
+  }
+  if (typeof again === "object") {
+    refuse(
+      "does not go together with a limit for recompute yet",
+      'Use recompute: "blocks", which computes all blocks again.',
+    );
+  }
+  if (topology.nodes.some((ranks) => ranks.length % stages !== 0)) {
+    refuse(
+      "needs workers of one machine for all stages",
+      `Start a multiple of ${stages} workers on each machine.`,
+    );
+  }
+}
