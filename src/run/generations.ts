@@ -9,7 +9,7 @@ import { isMarked, markFolder, nearestFolder, prepareFolder } from "./folder.ts"
 import { holdPlace } from "./hold.ts";
 import { type FolderLock, lockForLeader } from "./lock.ts";
 import { isLoss, isTooFew, type Members } from "./members.ts";
-import { enterCommitted, shareLedger } from "./samples.ts";
+import { enterCommitted, hasStoodBy, shareLedger } from "./samples.ts";
 import type { Session } from "./session.ts";
 import { tellWeights } from "./weights-place.ts";
 
@@ -40,9 +40,11 @@ export async function enterNext(
       try {
         const ranks = await withRoom(given, nearestFolder(options.folder.path));
         found = (await trainer.regroup(ranks)) ?? found;
-        enterCommitted(session);
+        const lacksSteps = hasStoodBy(session);
+        if (!lacksSteps) enterCommitted(session);
         await agreeOrLose(ranks.group, factsHere({ run, engine, trainer, identity, state: MOVED }));
-        samples.ledger = await shareLedger(ranks.group, trainer.steps, samples.ledger);
+        const own = lacksSteps ? undefined : samples.ledger;
+        samples.ledger = await shareLedger(ranks.group, trainer.steps, own);
         session.ranks = ranks;
         session.hasMoved = true;
         tellWeights(trainer, options.onWeights);

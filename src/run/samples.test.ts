@@ -6,7 +6,7 @@ import { Ledger } from "../checkpoint/index.ts";
 import { positionsOfStep } from "../data/index.ts";
 import { createOrtEngine } from "../engine/index.ts";
 import { createTrainer } from "../train/index.ts";
-import { beginEntry, enterCommitted, shareLedger } from "./samples.ts";
+import { beginEntry, enterCommitted, hasStoodBy, shareLedger } from "./samples.ts";
 import { sendText } from "./tell.ts";
 
 const engine = createOrtEngine({ threads: 1 });
@@ -55,7 +55,9 @@ test("a worker that reads other positions than those of its step is stopped befo
     enterCommitted(session);
     assert.equal(samples.ledger.samplesCommitted, batch);
     await assert.rejects(beginEntry(session, 0, own), /step 0 follows 1 entered steps/);
+    assert.equal(hasStoodBy(session), false);
     trainer.resumeAt(3);
+    assert.equal(hasStoodBy(session), true, "others have committed two steps without it");
     assert.throws(() => enterCommitted(session), /the ledger has each committed step/);
   } finally {
     trainer.close();

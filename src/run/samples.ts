@@ -122,6 +122,14 @@ function countedOnce(
   return counted;
 }
 
+/**
+ * Whether others have committed steps without this worker, which stood by meanwhile: its ledger lacks
+ * them, and those have it.
+ */
+export function hasStoodBy({ samples: { ledger }, trainer }: Entering): boolean {
+  return trainer.steps > ledger.steps + 1;
+}
+
 /** Enters the last step that was begun, if it is committed and not entered yet. */
 export function enterCommitted({ samples: { entry, ledger }, trainer }: Entering): void {
   if (entry !== undefined && entry.step === ledger.steps && trainer.steps > ledger.steps) {
