@@ -268,7 +268,13 @@ export class Instance {
       prepared = group.prepare(call, { ...source, ...target });
       this.#prepared.set(stage, prepared);
     }
-    await prepared.run();
+    try {
+      await prepared.run();
+    } catch (error) {
+      // Where some of the ranks have failed, all have: those of other groups wait for these later.
+      this.#all?.transport.abort(error);
+      throw error;
+    }
   }
 
   /** Runs what the journal does not have as done. What was interrupted is undone first. */
