@@ -14,6 +14,7 @@ export { type Recompute, recompute } from "./recompute.ts";
 export { type GraphDivision } from "./sharding/localize.ts";
 export { applyStrategies, type Strategy } from "./strategy.ts";
 export { type TensorOptions, tensor, tensorDivision } from "./tensor.ts";
+export { type WholeWork, wholeWork } from "./whole-work.ts";
 export {
   type Axes,
   axesFor,

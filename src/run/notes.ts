@@ -1,8 +1,9 @@
 /** What is special about a run, in sentences for people. */
-import { textOfBytes } from "../parallel/index.ts";
+import { applyStrategies, textOfBytes, wholeWork } from "../parallel/index.ts";
 import { onDisk } from "../program/index.ts";
 import { exportNotes } from "./export.ts";
 import type { Session } from "./session.ts";
+import { wholeWorkTold } from "./whole-work.ts";
 
 /** Returns what the user should know before the first step, and finds in the report. */
 export function notesOf(session: Session): string[] {
@@ -11,6 +12,7 @@ export function notesOf(session: Session): string[] {
     ...model.notes,
     ...(exporting === undefined ? [] : exportNotes(exporting)),
     ...wholeNote(session),
+    ...wholeWorkNote(session),
     ...diskNote(session),
     ...idleNote(session),
     ...validationNote(session),
@@ -34,6 +36,14 @@ function wholeNote({ model, trainer }: Session): string[] {
   return [
     `Every worker holds all of ${names.slice(0, MOST_NAMES).join(", ")}${more}: no dim of ${whole.length === 1 ? "it" : "these"} divides evenly among the workers, or the optimizer updates whole matrices. The other ${matrices.length - whole.length} of ${matrices.length} matrices are divided.`,
   ];
+}
+
+/** What every worker computes, although workers are to divide it. */
+function wholeWorkNote({ trainer }: Session): string[] {
+  const { step, parallel } = trainer.planned;
+  const { mesh, strategies } = parallel;
+  if (trainer.plan.divided === undefined) return [];
+  return wholeWorkTold(wholeWork(step, applyStrategies(strategies, step, mesh), mesh));
 }
 
 /** What lies on disk and not in memory. */

@@ -13,6 +13,7 @@ import {
   type Disk,
   type Parallel,
   type ParallelOptions,
+  wholeWork,
 } from "../parallel/index.ts";
 import { buildStep, describeStep, type StepGraph, stepToJson } from "../plan/index.ts";
 import {
@@ -35,6 +36,7 @@ import { columns, operations, percent, size, time } from "./columns.ts";
 import { activationLines, memoryLines } from "./plan-memory.ts";
 import { pipelineLines } from "./plan-stages.ts";
 import type { Run } from "./run.ts";
+import { wholeWorkTold } from "./whole-work.ts";
 
 export interface PlanOptions extends ParallelOptions {
   /** The workers of all nodes together. */
@@ -123,6 +125,7 @@ export function describePlan(run: Run, options: PlanOptions): string {
     ...parallelLines(parallel),
     ...predictionLines(parallel),
     ...describeStep(step).map((line) => `  ${line}`),
+    ...wholeWorkTold(wholeWork(alone, step, parallel.mesh)),
     "",
     ...pipelineLines(step, {
       ranks: parallel.mesh.axes.find(({ name }) => name === step.pipeline?.axis)?.size ?? 1,
