@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type DivisionCase, divisionTrials } from "../../test/support/division-check.ts";
 import { drawn } from "../../test/support/random.ts";
+import { LockstepError } from "../errors.ts";
 import { tensorFrom } from "../tensor/index.ts";
 import { collective } from "./collective/index.ts";
 import { convolution } from "./convolution/index.ts";
@@ -315,8 +316,45 @@ test("each other operator is divided rightly, and in sizes that do not divide no
   }
 });
 
-/** Of all their elements one by one, by the same function as those that are tried. */
-const ALIKE = new Set(Object.keys(elementwise));
+test("element-wise operators are divided as their inputs are, which may be broadcast", () => {
+  const shapes = [[6, 12], [12], [6, 1]];
+  const kinds = [
+    (shape: readonly number[], seed: number, range: readonly [number, number]) =>
+      drawn(shape, { seed, range }),
+    (shape: readonly number[], seed: number) => {
+      const count = shape.reduce((product, size) => product * size, 1);
+      const numbers = Array.from({ length: count }, (_, at) => ((at + seed) * 5) % 7);
+      return tensorFrom("uint8", shape, numbers);
+    },
+    bools,
+  ];
+  for (const [op, { inputs: counts }] of Object.entries(elementwise)) {
+    if (tried.has(op)) continue;
+    const range: readonly [number, number] = op === "Acosh" ? [1.1, 1.9] : [0.1, 0.9];
+    const attempts = kinds.map((make) => () => {
+      const inputs = shapes.slice(0, counts[0]).map((shape, at) => make(shape, at + 1, range));
+      const attributes = op === "BitShift" ? { direction: "LEFT" } : {};
+      return onTwo({ op, inputs, attributes });
+    });
+    const found = firstOfType(attempts);
+    assert.ok(found.length > 1, `${op}: ${found.join("; ")}`);
+  }
+});
+
+/** The result of the first attempt whose types the operator takes. */
+function firstOfType<Result>(attempts: readonly (() => Result)[]): Result {
+  const [attempt, ...others] = attempts;
+  assert.ok(attempt !== undefined, "an operator takes one of the types");
+  try {
+    return attempt();
+  } catch (error) {
+    if (error instanceof LockstepError && error.code === "TYPE_MISMATCH") {
+      return firstOfType(others);
+    }
+    throw error;
+  }
+}
+
 /** These have tests beside them. */
 const OTHERS = new Set(
   [layout, indexing, linear, normalization, convolution, collective].flatMap((family) =>
@@ -327,7 +365,7 @@ const OTHERS = new Set(
 test("every operator that can be divided was", () => {
   const missing = Object.entries(operators).filter(
     ([name, { divisions }]) =>
-      typeof divisions === "function" && !tried.has(name) && !OTHERS.has(name) && !ALIKE.has(name),
+      typeof divisions === "function" && !tried.has(name) && !OTHERS.has(name),
   );
   assert.deepEqual(
     missing.map(([name]) => name),
