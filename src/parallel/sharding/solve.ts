@@ -12,7 +12,7 @@ import { isFloat } from "../../tensor/index.ts";
 import { type RankSpeed, secondsOfConversion, secondsOfNode } from "./costs.ts";
 import { nodesBehind } from "./follow.ts";
 import type { GraphDivision } from "./localize.ts";
-import { Placements, Values } from "./values.ts";
+import { Placements, type Slots, Values } from "./values.ts";
 
 type On = AxisPlacement | undefined;
 
@@ -64,21 +64,28 @@ interface Decision {
 /** How far a search has come. */
 interface State {
   readonly seconds: number;
-  /** By value: in which placements it is there; 0: it is not, or not needed any more. */
+  /** By slot: in which placements its value is there; 0: it is not, or not needed any more. */
   readonly held: Uint16Array;
   readonly inputs: ReadonlyMap<string, On>;
   readonly decided: Decision | undefined;
+}
+
+/** How the inputs of a node come to be there as it reads them. */
+interface Brought {
+  readonly seconds: number;
+  /** What is chosen of inputs. */
+  readonly chosen: readonly (readonly [string, On])[];
+  /** What values are there in further placements. */
+  readonly added: readonly (readonly [string, On])[];
 }
 
 /** A state's next step. */
 interface Move {
   readonly from: State;
   readonly division: Division;
+  readonly brought: Brought;
+  /** Of all that is decided then. */
   readonly seconds: number;
-  /** What is chosen of inputs. */
-  readonly chosen: readonly (readonly [string, On])[];
-  /** What values are there in further placements. */
-  readonly added: readonly (readonly [string, On])[];
 }
 
 export function solve(graph: Graph, options: SolveOptions): Solution {
@@ -91,6 +98,7 @@ class Search {
   readonly #nodes: readonly Node[];
   readonly #values: Values;
   readonly #lists = new Placements();
+  readonly #scratch: Uint16Array;
   readonly #outputs: ReadonlySet<string>;
   /** Nodes that need inputs whose work is to be divided. */
   readonly #toDivide: ReadonlySet<Node>;
@@ -102,6 +110,7 @@ class Search {
     this.#options = options;
     this.#nodes = justInTime(graph);
     this.#values = new Values(graph, this.#nodes);
+    this.#scratch = new Uint16Array(this.#values.count);
     this.#outputs = new Set(graph.outputs);
     this.#toDivide = nodesBehind(graph, options.divided ?? new Set());
     const made = [...this.#toDivide].flatMap(({ outputs }) => outputs);
@@ -113,20 +122,18 @@ class Search {
   run(): Solution {
     const { beam = BEAM } = this.#options;
     const held = new Uint16Array(this.#values.count);
-    for (const name of this.#graph.constants.keys()) {
-      held[this.#values.idOf(name)] = this.#lists.with(0, undefined);
-    }
+    for (const slot of this.#values.constants) held[slot] = this.#lists.with(0, undefined);
     let states: State[] = [{ seconds: 0, held, inputs: new Map(), decided: undefined }];
     for (const [index, node] of this.#nodes.entries()) {
-      const moves = this.#moves(node, states);
+      const slots = this.#values.slots[index] as Slots;
+      const moves = this.#moves(node, slots, states);
       moves.sort((a, b) => a.seconds - b.seconds);
-      const soon = this.#values.readSoon(index);
       const kept = new Map<string, State>();
       for (const move of moves) {
         if (kept.size >= beam) break;
-        const next = this.#after(move, node, index);
-        const key = String.fromCharCode(...soon.map((id) => next.held[id] as number));
-        if (!kept.has(key)) kept.set(key, next);
+        const held = this.#heldAfter(move, node, slots);
+        const key = String.fromCharCode(...slots.soon.map((slot) => held[slot] as number));
+        if (!kept.has(key)) kept.set(key, this.#after(move, node, held.slice()));
       }
       states = [...kept.values()];
       assert(states.length > 0, `"${node.name}" can be computed whole by every rank`);
@@ -134,8 +141,18 @@ class Search {
     return this.#finished(states);
   }
 
-  #moves(node: Node, states: readonly State[]): Move[] {
-    const over = { ...this.#options.over, proportions: this.#proportionsAt(node, states) };
+  #moves(node: Node, slots: Slots, states: readonly State[]): Move[] {
+    // States that hold the node's inputs alike have the same steps before them.
+    const alike = new Map<string, { readonly lists: readonly number[]; readonly of: State[] }>();
+    for (const state of states) {
+      const lists = slots.inputs.map((slot) => (slot === undefined ? 0 : (state.held[slot] ?? 0)));
+      const key = lists.join();
+      const known = alike.get(key) ?? { lists, of: [] };
+      known.of.push(state);
+      alike.set(key, known);
+    }
+    const lists = [...alike.values()].flatMap((own) => own.lists);
+    const over = { ...this.#options.over, proportions: this.#proportionsIn(lists) };
     const { speed, allows = () => true } = this.#options;
     return divisionsOf(this.#graph, node, over).flatMap((division, way): Move[] => {
       if (way > 0 && !allows(node, division)) return [];
@@ -143,18 +160,30 @@ class Search {
       const own =
         secondsOfNode(this.#graph, node, division, over.ranks, speed) +
         (repeated ? flopsOfNode(this.#graph, node) * SECONDS_PER_REPEATED_FLOP : 0);
-      return states.flatMap((from) => this.#move(node, from, division, own) ?? []);
+      return [...alike.values()].flatMap(({ lists, of }) => {
+        const brought = this.#brings(node, division, lists);
+        if (brought === undefined) return [];
+        return of.map((from) => {
+          const seconds = from.seconds + own + brought.seconds;
+          return { from, division, brought, seconds };
+        });
+      });
     });
   }
 
-  #move(node: Node, from: State, division: Division, own: number): Move | undefined {
-    let seconds = from.seconds + own;
+  /**
+   * What brings the inputs of a node into the placements of a division.
+   * @param lists the placements in which each input is there
+   * @returns undefined if an input cannot be held so
+   */
+  #brings(node: Node, division: Division, lists: readonly number[]): Brought | undefined {
+    let seconds = 0;
     const chosen: [string, On][] = [];
     const added: [string, On][] = [];
     for (const [index, name] of node.inputs.entries()) {
       if (name === "") continue;
       const to = division.inputs[index];
-      const list = from.held[this.#values.idOf(name)] as number;
+      const list = lists[index] as number;
       const there =
         list === 0 ? chosen.find(([input]) => input === name)?.slice(1) : this.#lists.of(list);
       if (there === undefined) {
@@ -168,7 +197,7 @@ class Search {
         added.push([name, to]);
       }
     }
-    return { from, division, seconds, chosen, added };
+    return { seconds, chosen, added };
   }
 
   /** The cheapest way to hold an input that is read in this way first. */
@@ -195,14 +224,9 @@ class Search {
   }
 
   /** The proportions that the graph has use for, and those in which inputs are there. */
-  #proportionsAt(node: Node, states: readonly State[]): DividedOver["proportions"] {
+  #proportionsIn(lists: readonly number[]): DividedOver["proportions"] {
     const found = new Map(this.#options.over.proportions.map((own) => [own.join(), own]));
-    const lists = new Set(
-      node.inputs
-        .filter((name) => name !== "")
-        .flatMap((name) => states.map(({ held }) => held[this.#values.idOf(name)] as number)),
-    );
-    for (const on of [...lists].flatMap((list) => this.#lists.of(list))) {
+    for (const on of [...new Set(lists)].flatMap((list) => this.#lists.of(list))) {
       if (!isShard(on) || on.sections === undefined) continue;
       const proportion = reduced(on.sections);
       found.set(proportion.join(), proportion);
@@ -210,22 +234,28 @@ class Search {
     return [...found.values()];
   }
 
-  #after({ from, division, seconds, chosen, added }: Move, node: Node, index: number): State {
-    const held = from.held.slice();
-    const inputs = chosen.length === 0 ? from.inputs : new Map([...from.inputs, ...chosen]);
-    for (const [name, on] of [...chosen, ...added]) {
-      const id = this.#values.idOf(name);
-      held[id] = this.#lists.with(held[id] as number, on);
+  /** @returns an array that is written again at the next call */
+  #heldAfter({ from, division, brought }: Move, node: Node, slots: Slots): Uint16Array {
+    const held = this.#scratch;
+    held.set(from.held);
+    for (const [name, on] of [...brought.chosen, ...brought.added]) {
+      const slot = slots.inputs[node.inputs.indexOf(name)] as number;
+      held[slot] = this.#lists.with(held[slot] as number, on);
     }
+    for (const [at, slot] of slots.outputs.entries()) {
+      if (slot !== undefined) held[slot] = this.#lists.with(0, division.outputs[at]);
+    }
+    for (const slot of slots.done) held[slot] = 0;
+    return held;
+  }
+
+  #after({ from, division, brought, seconds }: Move, node: Node, held: Uint16Array): State {
+    const { chosen } = brought;
+    const inputs = chosen.length === 0 ? from.inputs : new Map([...from.inputs, ...chosen]);
     let total = seconds;
     for (const [at, name] of node.outputs.entries()) {
-      if (name === "") continue;
-      const on = division.outputs[at];
-      held[this.#values.idOf(name)] = this.#lists.with(0, on);
-      if (this.#outputs.has(name)) total += this.#conversion(name, on, this.#wanted(name, inputs));
-    }
-    for (const name of [...node.inputs, ...node.outputs]) {
-      if (name !== "" && this.#values.isDone(name, index)) held[this.#values.idOf(name)] = 0;
+      if (!this.#outputs.has(name)) continue;
+      total += this.#conversion(name, division.outputs[at], this.#wanted(name, inputs));
     }
     return { seconds: total, held, inputs, decided: { node, division, before: from.decided } };
   }

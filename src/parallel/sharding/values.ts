@@ -6,29 +6,72 @@ import { byteLength } from "../../tensor/index.ts";
 /** What is read by so many of the next nodes tells searches apart. */
 const WINDOW = 48;
 
+/** Where a node finds its values. An omitted one has no slot. */
+export interface Slots {
+  readonly inputs: readonly (number | undefined)[];
+  readonly outputs: readonly (number | undefined)[];
+  /** The slots of values that nothing behind the node reads. */
+  readonly done: readonly number[];
+  /** The slots of values that the next nodes behind it read. */
+  readonly soon: readonly number[];
+}
+
+/**
+ * A slot for each value, from the first node that makes or reads it to the last one that reads it.
+ * Values that are never there at once have the same slot. Constants are there from the beginning.
+ */
 export class Values {
+  /** The number of slots. */
   readonly count: number;
+  /** The slots of constants. */
+  readonly constants: readonly number[];
+  /** In the order in which nodes are decided. */
+  readonly slots: readonly Slots[];
   readonly #graph: Graph;
-  readonly #ids = new Map<string, number>();
-  /** The places of the nodes that read a value, ascending, by its number. */
-  readonly #readers: number[][] = [];
   readonly #bytes = new Map<string, number>();
 
   /** @param nodes in the order in which they are decided */
   constructor(graph: Graph, nodes: readonly Node[]) {
     this.#graph = graph;
-    for (const name of graph.types.keys()) {
-      this.#ids.set(name, this.#readers.length);
-      this.#readers.push([]);
-    }
-    this.count = this.#readers.length;
-    for (const [index, { inputs }] of nodes.entries()) {
-      for (const name of inputs) this.#readers[this.#ids.get(name) ?? -1]?.push(index);
-    }
-  }
-
-  idOf(name: string): number {
-    return this.#ids.get(name) as number;
+    const readers = readersOf(nodes);
+    const passed = new Map<string, number>();
+    const nextReader = (name: string, index: number) => {
+      const own = readers.get(name) ?? [];
+      let at = passed.get(name) ?? 0;
+      while (at < own.length && (own[at] as number) <= index) at++;
+      passed.set(name, at);
+      return own[at];
+    };
+    const free: number[] = [];
+    const live = new Map<string, number>();
+    let count = 0;
+    const slotOf = (name: string) => {
+      const known = live.get(name);
+      if (known !== undefined) return known;
+      const slot = free.pop() ?? count++;
+      live.set(name, slot);
+      return slot;
+    };
+    const slotsOf = (names: readonly string[]) =>
+      names.map((name) => (name === "" ? undefined : slotOf(name)));
+    const read = [...graph.constants.keys()].filter((name) => readers.has(name));
+    this.constants = read.map(slotOf);
+    this.slots = nodes.map((node, index): Slots => {
+      const [inputs, outputs] = [slotsOf(node.inputs), slotsOf(node.outputs)];
+      const done = [...new Set([...node.inputs, ...node.outputs])]
+        .filter((name) => name !== "" && (readers.get(name)?.at(-1) ?? -1) <= index)
+        .map((name) => {
+          const slot = slotOf(name);
+          live.delete(name);
+          free.push(slot);
+          return slot;
+        });
+      const soon = [...live].flatMap(([name, slot]) =>
+        (nextReader(name, index) ?? Number.POSITIVE_INFINITY) <= index + WINDOW ? [slot] : [],
+      );
+      return { inputs, outputs, done, soon };
+    });
+    this.count = count;
   }
 
   bytesOf(name: string): number {
@@ -36,21 +79,19 @@ export class Values {
     this.#bytes.set(name, known);
     return known;
   }
+}
 
-  /** Whether nothing behind this node reads a value. */
-  isDone(name: string, index: number): boolean {
-    return (this.#readers[this.idOf(name)]?.at(-1) ?? -1) <= index;
-  }
-
-  /** The values that are read by the next nodes behind this one. */
-  readSoon(index: number): number[] {
-    const soon: number[] = [];
-    for (const [id, readers] of this.#readers.entries()) {
-      const next = readers.find((at) => at > index);
-      if (next !== undefined && next <= index + WINDOW) soon.push(id);
+/** By value: the places of the nodes that read it, ascending. */
+function readersOf(nodes: readonly Node[]): ReadonlyMap<string, readonly number[]> {
+  const readers = new Map<string, number[]>();
+  for (const [index, { inputs }] of nodes.entries()) {
+    for (const name of inputs) {
+      const own = readers.get(name) ?? [];
+      own.push(index);
+      readers.set(name, own);
     }
-    return soon;
   }
+  return readers;
 }
 
 type On = AxisPlacement | undefined;
@@ -58,7 +99,9 @@ type On = AxisPlacement | undefined;
 /** Lists of the placements in which a value is there. Number 0 is the empty list. */
 export class Placements {
   readonly #lists: (readonly On[])[] = [[]];
-  readonly #numbers = new Map<string, number>();
+  /** By list: the list with one placement more. */
+  readonly #longer: Map<string, number>[] = [new Map()];
+  readonly #texts = new WeakMap<object, string>();
 
   of(list: number): readonly On[] {
     return this.#lists[list] as readonly On[];
@@ -66,11 +109,23 @@ export class Placements {
 
   /** The list with one placement more. */
   with(list: number, on: On): number {
-    const key = `${list} ${isShard(on) ? `${on.shard} ${on.sections ?? ""}` : on}`;
-    const known = this.#numbers.get(key);
+    const longer = this.#longer[list] as Map<string, number>;
+    const text = this.#textOf(on);
+    const known = longer.get(text);
     if (known !== undefined) return known;
     this.#lists.push([...this.of(list), on]);
-    this.#numbers.set(key, this.#lists.length - 1);
+    this.#longer.push(new Map());
+    longer.set(text, this.#lists.length - 1);
     return this.#lists.length - 1;
+  }
+
+  #textOf(on: On): string {
+    if (!isShard(on)) return on ?? "";
+    let text = this.#texts.get(on);
+    if (text === undefined) {
+      text = `${on.shard} ${on.sections ?? ""}`;
+      this.#texts.set(on, text);
+    }
+    return text;
   }
 }
