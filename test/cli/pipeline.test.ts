@@ -97,6 +97,9 @@ test("what does not go together with a pipeline is refused before anything start
       assert.match(stderr, why);
     };
     await refused([...STAGED, "--zero", "3"], /does not go together with ZeRO/);
-    await refused([...STAGED, "--timetable", "2f2b"], /one of 1f1b, gpipe, zb-h1, or a file/);
+    await refused(
+      [...STAGED, "--timetable", "2f2b"],
+      /one of 1f1b, gpipe, zb-h1, interleaved, zb-v .*, or a file/,
+    );
     await refused(["--parallel", "pipeline=2"], /need 2 workers, but the run has 1/);
   }));
