@@ -61,12 +61,15 @@ test(
       };
       await trained("two", STAGED);
       hasBits("two");
-      await killed("four", ["--workers", "4", "--parallel", "data=2,pipeline=2"]);
+      const four = ["--workers", "4", "--parallel", "data=2,pipeline=2"];
+      await killed("four", [...four, "--timetable", "interleaved"]);
       assert.equal(hasBits("four").history.samplesRepeated, 0);
 
-      const { stdout } = await lockstep(["plan", "run.ts", ...STAGED], { cwd });
+      const planned = ["plan", "run.ts", ...STAGED, "--timetable", "zb-v"];
+      const { stdout } = await lockstep(planned, { cwd });
       const lines = stdout.split("\n").filter((line) => /^\d: /.test(line));
       assert.equal(lines.length, 2, stdout);
+      assert.match(stdout, /^0 {2}F+.*f+b+/m, "rank 0 has two stages");
       writeFileSync(join(cwd, "table.txt"), lines.join("\n"));
       await trained("edited", [...STAGED, "--timetable", "table.txt"]);
       hasBits("edited");
