@@ -215,12 +215,13 @@ export function planTimetable(timetable: Timetable, needs: Needs): PlannedTimeta
     const own = slots[rank] as Pick<Turn, "stage" | "microBatch">[];
     let slot = own.findIndex((other) => other.stage === stage && other.microBatch === microBatch);
     if (slot < 0) {
-      slot = own.findIndex((other) =>
+      const isFree = (other: (typeof own)[number]) =>
         (readers.get(other.stage) ?? []).every((part) =>
           isDone(known, place(part, other.microBatch)),
-        ),
-      );
-      if (slot < 0) slot = own.length;
+        );
+      const free = [...own.keys()].filter((at) => isFree(own[at] as (typeof own)[number]));
+      // Stages take memory of different sizes, so one of the same stage is best.
+      slot = free.find((at) => own[at]?.stage === stage) ?? free[0] ?? own.length;
       own[slot] = { stage, microBatch };
     }
     known[rank] = index + 1;
