@@ -80,6 +80,12 @@ const EDITED = `
 1: 1F0 1B0 1F1 1B1 1F2 1B2 1F3 1B3 1F4 1B4 1F5 1B5 1F6 1B6 1F7 1B7 1W0 1W1 1W2 1W3 1W4 1W5 1W6 1W7
 `;
 
+/** Rank 0 has stages 0 and 2, and rank 1 has one stage, whose W it computes at the end. */
+const UNEVEN = `
+0: 0F0 0F1 2F0 2B0 2F1 2B1 0B0 0B1 0F2 0F3 2F2 2B2 2F3 2B3 0B2 0B3
+1: 1F0 1F1 1B0 1B1 1F2 1F3 1B2 1B3 1W0 1W1 1W2 1W3
+`;
+
 const SETTINGS: readonly Setting[] = [
   { parallel: { pipeline: 2 } },
   { parallel: { pipeline: 2 }, timetable: "gpipe" },
@@ -91,7 +97,21 @@ const SETTINGS: readonly Setting[] = [
   { parallel: { pipeline: 2 }, microBatches: 2 },
   { parallel: { pipeline: 2 }, recompute: "blocks" },
   { parallel: { data: 2, pipeline: 3 }, recompute: "blocks" },
+  { parallel: { pipeline: 2 }, timetable: "interleaved" },
+  { parallel: { pipeline: 2 }, timetable: "interleaved", recompute: "blocks" },
+  // Pipelines of 3, 3 and 2 micro-batches, whose sums are several parts of the tree.
+  { parallel: { data: 3, pipeline: 2 }, timetable: "zb-v" },
+  { parallel: { pipeline: 2 }, timetable: UNEVEN, microBatches: 4 },
 ];
+
+/** With more than one stage on each of two or four ranks. */
+const SEVERAL: readonly (readonly [string, Setting])[] = [
+  ["a Llama", { parallel: { pipeline: 2 }, timetable: "zb-v" }],
+  ["a ResNet with running statistics", { parallel: { pipeline: 2 }, timetable: "interleaved" }],
+  ["a deep GPT", { parallel: { pipeline: 4 }, timetable: "zb-v" }],
+];
+
+const DEEP = gpt({ layers: 8, width: 8, heads: 2, context: 6, vocabulary: CLASSES });
 
 test("a GPT without dropout, whose embedding has no block of its own, is computed again in stages", async () => {
   await hasBitsOfOne("a GPT with tied weights", GPT, {
@@ -106,6 +126,12 @@ for (const [name, definition] of Object.entries(MODELS)) {
       await hasBitsOfOne(name, definition, setting);
     });
   }
+}
+
+for (const [name, setting] of SEVERAL) {
+  test(`${name} on ${JSON.stringify(setting)} has the bits of one process`, async () => {
+    await hasBitsOfOne(name, MODELS[name] ?? DEEP, setting);
+  });
 }
 
 test("each rank has the parameters and the optimizer state of its stage", async () => {
@@ -137,6 +163,10 @@ test("what a pipeline cannot do is refused, and says what to do", async () => {
   await refused({ parallel: pipeline, timetable: "1f2b" }, /line 1 begins with "0:"/);
   const short = "0: 0F0 0B0\n1: 1F0 1B0";
   await refused({ parallel: pipeline, timetable: short }, /for each micro-batch from 0 to 7/);
+  const two = `${UNEVEN}1: 0F0`;
+  await refused({ parallel: pipeline, timetable: two }, /line 3 begins with "2:"/);
+  const many = UNEVEN.replace("1F0", "0F0");
+  await refused({ parallel: pipeline, timetable: many }, /stage 0 in those of 0 and 1/);
   const first = EDITED.replaceAll(/0B(\d)/g, "0B$1 0W$1");
   await refused({ parallel: pipeline, timetable: first }, /Leave out 0W|has 0W, but stage 0/);
 });

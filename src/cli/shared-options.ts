@@ -40,7 +40,7 @@ export function withSharing(command: Command): Command {
     ).argParser(yesOrNo),
     new Option(
       "--timetable <name>",
-      `in which order the workers of a pipeline compute parts of micro-batches: ${SCHEDULES.join(", ")}, or a file with a timetable, as "lockstep plan" prints it (default: ${DEFAULT_SCHEDULE})`,
+      `which stages the workers of a pipeline have, and in which order they compute parts of micro-batches: ${SCHEDULES.join(", ")} (interleaved-3: three stages a worker), or a file with a timetable, as "lockstep plan" prints it (default: ${DEFAULT_SCHEDULE})`,
     ).argParser(timetable),
   ];
   for (const option of options) command.addOption(option);

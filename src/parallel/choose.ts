@@ -5,7 +5,13 @@
 import { LockstepError } from "../errors.ts";
 import { createMesh, type Mesh, PIPELINE, regularTopology, type Topology } from "../mesh/index.ts";
 import type { Optimizer } from "../optimizer/index.ts";
-import { type ReduceTask, type StepGraph, stepFacts } from "../plan/index.ts";
+import {
+  DEFAULT_SCHEDULE,
+  type ReduceTask,
+  type StepGraph,
+  stageRanks,
+  stepFacts,
+} from "../plan/index.ts";
 import { type BucketOptions, buckets } from "./buckets.ts";
 import { buddies, buddiesOf } from "./buddies.ts";
 import { type CostOptions, chooseByCost, comparison, nameOf, type Priced } from "./by-cost.ts";
@@ -56,8 +62,10 @@ export interface ParallelOptions {
    */
   readonly buddies?: boolean | undefined;
   /**
-   * In which order the workers of a pipeline compute parts of micro-batches: `gpipe`, `1f1b`, `zb-h1`
-   * (`timetableOf`), or the timetable as text (`parseTimetable`). It changes no bits. Default: `zb-h1`.
+   * Which stages the workers of a pipeline have, and in which order they compute parts of
+   * micro-batches: `gpipe`, `1f1b`, `zb-h1`, `interleaved` (`interleaved-3`: three stages a worker),
+   * `zb-v` (`timetableOf`), or the timetable as text (`parseTimetable`). It changes no bits. Default:
+   * `zb-h1`, and `1f1b` with `recompute`.
    */
   readonly timetable?: string | undefined;
 }
@@ -117,8 +125,10 @@ const BUCKET_BYTES = 2 ** 22;
 export function chooseParallel(options: ChooseOptions): Parallel {
   const chosen = choose(options);
   const sizeOf = (axis: string) => chosen.mesh.axes.find(({ name }) => name === axis)?.size ?? 1;
-  const sizes = { tensor: sizeOf("tensor"), pipeline: sizeOf(PIPELINE) };
-  const told = devicesTold(options.step.devices, sizes);
+  const ranks = sizeOf(PIPELINE);
+  const { timetable = DEFAULT_SCHEDULE } = options;
+  const stages = ranks === 1 ? 1 : stageRanks(timetable, ranks).length;
+  const told = devicesTold(options.step.devices, { tensor: sizeOf("tensor"), stages });
   return told.length === 0 ? chosen : { ...chosen, reason: [chosen.reason, ...told].join(" ") };
 }
 

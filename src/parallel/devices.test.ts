@@ -98,7 +98,7 @@ const late = { "position_embedding/Add_1": 1, "blocks.0.norm2/LayerNormalization
 const REFUSED: readonly (readonly [string, RegExp, Partial<DeviceConfiguration>, object])[] = [
   [
     "another number of stages",
-    /pipeline 2 does not fit m\.onnx, which has pipeline stages for 3/,
+    /pipeline of 2 stages does not fit m\.onnx, which has pipeline stages for 3/,
     { stages: 3 },
     { pipeline: 2 },
   ],

@@ -61,13 +61,16 @@ function chosen(
   const found = all.find((own) => numbersOf(own).includes(count));
   if (found !== undefined || all.length === 0) return found;
   const numbers = [...new Set(all.flatMap(numbersOf))];
-  const what = axis === "pipeline" ? "has pipeline stages" : "cuts parameters";
-  const unit = axis === "pipeline" ? "stages" : "parts";
+  const isStaged = axis === "pipeline";
+  const asked = isStaged ? `a pipeline of ${count} stages` : `${axis} ${count}`;
+  const what = isStaged ? "has pipeline stages" : "cuts parameters";
+  const unit = isStaged ? "stages" : "parts";
+  const other = isStaged ? ` (or a timetable with ${numbers[0]} stages)` : "";
   throw new LockstepError(
     "INVALID_OPTION",
-    `parallel: ${axis} ${count} does not fit ${devices?.file}, which ${what} for ${numbers.join(" or ")} ${unit}.`,
+    `parallel: ${asked} does not fit ${devices?.file}, which ${what} for ${numbers.join(" or ")} ${unit}.`,
     {
-      hint: `State ${axis} ${numbers[0]}, or leave out what the file says of devices: onnx(…, { devices: false }), or no withDevices.`,
+      hint: `State ${axis} ${numbers[0]}${other}, or leave out what the file says of devices: onnx(…, { devices: false }), or no withDevices.`,
     },
   );
 }
@@ -75,7 +78,7 @@ function chosen(
 /** Sentences about what is followed, and what is not. @throws INVALID_OPTION */
 export function devicesTold(
   devices: StepGraph["devices"],
-  sizes: { readonly tensor: number; readonly pipeline: number },
+  sizes: { readonly tensor: number; readonly stages: number },
 ): string[] {
   if (devices === undefined) return [];
   const has = (numbersOf: (own: Configuration) => readonly number[]) =>
@@ -94,11 +97,11 @@ export function devicesTold(
           : ` It cuts ${rest} others in another number of parts: a search places them.`),
     );
   }
-  const stages = sizes.pipeline > 1 ? stagesIn(devices, sizes.pipeline) : undefined;
+  const stages = sizes.stages > 1 ? stagesIn(devices, sizes.stages) : undefined;
   if (stages !== undefined) told.push(`Stages are those of ${stages.by}.`);
   const left = [
     ...(sizes.tensor === 1 && has(partsOf) ? ["how parameters are cut (tensor)"] : []),
-    ...(sizes.pipeline === 1 && has(stagesOf) ? ["its pipeline stages (pipeline)"] : []),
+    ...(sizes.stages === 1 && has(stagesOf) ? ["its pipeline stages (pipeline)"] : []),
   ];
   if (left.length > 0) {
     told.push(`Not followed of ${devices.file}: ${left.join(", ")}, which is not stated.`);

@@ -1,8 +1,9 @@
 /**
  * Pipeline parallelism: the pass is cut into stages, and each rank of an axis has the parameters of
- * one stage and computes it for all micro-batches, while the others compute theirs. After Huang et
- * al., "GPipe", 2019, and Narayanan et al., "Megatron-LM", 2021. A parameter that two stages use
- * lies with one of them, and its gradient is the sum of what both make, as in the pass of one rank.
+ * the stages that the timetable gives it, and computes them for all micro-batches, while the others
+ * compute theirs. After Huang et al., "GPipe", 2019, and Narayanan et al., "Megatron-LM", 2021. A
+ * parameter that two stages use lies with one of them, and its gradient is the sum of what both make,
+ * as in the pass of one rank.
  */
 import { LockstepError } from "../errors.ts";
 import { axisOf, PIPELINE } from "../mesh/index.ts";
@@ -16,6 +17,7 @@ import {
   isSchedule,
   MEMORY_SPEED,
   parseTimetable,
+  ranksOfStages,
   readTimetable,
   type StageCosts,
   type StageOptions,
@@ -70,9 +72,9 @@ export function pipeline({
   return {
     name: `stages over "${axis}", ${isSchedule(used) ? used : "a timetable"}${again ? ", recompute blocks" : ""}`,
     rewrite(step, mesh) {
-      const count = axisOf(mesh, axis).size;
+      const ranks = axisOf(mesh, axis).size;
       const [pass, ...others] = step.tasks.filter(isPiece);
-      if (count === 1 || pass === undefined) return step;
+      if (ranks === 1 || pass === undefined) return step;
       if (others.length > 0) {
         throw new LockstepError(
           "INVALID_OPTION",
@@ -81,7 +83,8 @@ export function pipeline({
         );
       }
       checkTotals(step, "parallel: pipeline");
-      const timetable = readTimetable(used, { ranks: count, microBatches: step.microBatches });
+      const timetable = readTimetable(used, { ranks, microBatches: step.microBatches });
+      const count = ranksOfStages(timetable, ranks).length;
       const split = splitStages(timetable);
       if (again && split.size > 0) throw keptTooLong(used);
       const given = stagesIn(step.devices, count);
@@ -171,14 +174,14 @@ function keptTooLong(schedule: string): LockstepError {
   return new LockstepError(
     "INVALID_OPTION",
     `recompute does not go together with ${isSchedule(schedule) ? schedule : "a timetable that has W"}: what W reads would be kept until W.`,
-    { hint: "Use 1f1b, or a timetable without W." },
+    { hint: "Use 1f1b, interleaved, or a timetable without W." },
   );
 }
 
 function tooFew({ name }: StepGraph, count: number): LockstepError {
   return new LockstepError(
     "INVALID_OPTION",
-    `parallel: pipeline ${count} needs a model that can be cut into ${count} stages with parameters, and "${name}" cannot.`,
-    { hint: "Use fewer stages." },
+    `parallel: pipeline needs a model that can be cut into ${count} stages with parameters, and "${name}" cannot.`,
+    { hint: "Use fewer workers, or a timetable with fewer stages." },
   );
 }

@@ -28,6 +28,15 @@ export { cutAtUnits, unitOf } from "./phases.ts";
 export { describeStep } from "./print.ts";
 export { cutRepeating, type Repetition } from "./repeat.ts";
 export {
+  DEFAULT_SCHEDULE,
+  isSchedule,
+  readTimetable,
+  SCHEDULES,
+  type ScheduleName,
+  stageRanks,
+  timetableOf,
+} from "./schedules.ts";
+export {
   cutIntoStages,
   type StageCosts,
   type StageCut,
@@ -61,24 +70,19 @@ export {
 export {
   bubbleOf,
   checkTimetable,
-  DEFAULT_SCHEDULE,
   type Direction,
   endsOf,
   formatTimetable,
   formatTurn,
-  isSchedule,
   type Needs,
   type PlannedTimetable,
   type PlannedTurn,
   parseTimetable,
   planTimetable,
-  readTimetable,
-  SCHEDULES,
-  type ScheduleName,
+  ranksOfStages,
   splitStages,
   type Timetable,
   type Turn,
-  timetableOf,
 } from "./timetable.ts";
 export { COUNTED, TOTALS } from "./totals.ts";
 export { buildUpdates } from "./updates.ts";

@@ -217,7 +217,7 @@ export interface StepGraph {
 }
 
 export interface Pipeline {
-  /** The rank at place p of the axis computes stage p. */
+  /** Its ranks are those of the timetable: see `stageRanks` for who computes which stage. */
   readonly axis: string;
   /** A name, or the timetable as text. */
   readonly schedule: string;

@@ -1,7 +1,8 @@
 /**
- * The timetable of a pipeline: which stage of the model each rank computes for which micro-batch, and
- * in which order. It is data, as text that one can read and edit: a line for each rank,
- * `0: 0F0 0F1 0B0 0B1`, where `1B2` is the backward part of stage 1 for micro-batch 2.
+ * The timetable of a pipeline: which stages of the model each rank computes for which micro-batch,
+ * and in which order. It is data, as text that one can read and edit: a line for each rank,
+ * `0: 0F0 0F1 0B0 0B1`, where `1B2` is the backward part of stage 1 for micro-batch 2. A stage is in
+ * one line, and a line has one stage or several.
  *
  * A stage whose line has W has a backward part in two: B makes the gradients that the stage before
  * waits for, and W all others, which are those of the stage's own parameters.
@@ -11,7 +12,7 @@ import { LockstepError } from "../errors.ts";
 const DIRECTIONS = ["F", "B", "W"] as const;
 export type Direction = (typeof DIRECTIONS)[number];
 
-/** What a rank computes: a part of a stage, for a micro-batch. */
+/** What a rank computes: a part of one of its stages, for a micro-batch. */
 export interface Turn {
   readonly stage: number;
   readonly direction: Direction;
@@ -27,48 +28,6 @@ export interface TimetableSize {
   readonly microBatches: number;
   /** How many micro-batches of the step are computed at once, and count as one here. Default: 1. */
   readonly atOnce?: number;
-}
-
-/** The timetables that have a name. */
-export const SCHEDULES = ["1f1b", "gpipe", "zb-h1"] as const;
-export type ScheduleName = (typeof SCHEDULES)[number];
-/** It takes the memory of `1f1b` in the rank that has most, and waits least. */
-export const DEFAULT_SCHEDULE: ScheduleName = "zb-h1";
-
-/**
- * - `gpipe`: all forward parts, then all backward parts (Huang et al., "GPipe", 2019). All
- *   micro-batches are in memory at once.
- * - `1f1b`: each rank does a backward part as soon as it can (Narayanan et al., "PipeDream", 2019,
- *   with the flush of "Megatron-LM", 2021). As many micro-batches are in memory as stages follow.
- * - `zb-h1`: as `1f1b`, but stage s computes its W s micro-batches later, so that the stage before
- *   has its gradients sooner (Qi et al., "Zero Bubble Pipeline Parallelism", 2023). One micro-batch
- *   more is in memory. No stage comes before stage 0, whose backward part stays whole.
- */
-export function timetableOf(name: ScheduleName, { ranks, microBatches }: TimetableSize): Timetable {
-  return Array.from({ length: ranks }, (_, stage) => {
-    const ahead = name === "gpipe" ? microBatches : Math.min(microBatches, ranks - stage);
-    const delay = name === "zb-h1" && stage > 0 ? stage : undefined;
-    const turns: Turn[] = [];
-    const add = (direction: Direction, microBatch: number) => {
-      const isThere = microBatch >= 0 && microBatch < microBatches;
-      if (isThere) turns.push({ stage, direction, microBatch });
-    };
-    for (let at = 0; at < microBatches + ahead - 1 + (delay ?? 0); at++) {
-      add("F", at);
-      add("B", at - ahead + 1);
-      if (delay !== undefined) add("W", at - ahead + 1 - delay);
-    }
-    return turns;
-  });
-}
-
-export function isSchedule(name: string): name is ScheduleName {
-  return (SCHEDULES as readonly string[]).includes(name);
-}
-
-/** The timetable that has a name, or that a text is. @throws INVALID_OPTION as `parseTimetable` */
-export function readTimetable(schedule: string, size: TimetableSize): Timetable {
-  return isSchedule(schedule) ? timetableOf(schedule, size) : parseTimetable(schedule);
 }
 
 /** The stages whose backward part is in two. */
@@ -111,25 +70,49 @@ export function parseTimetable(text: string): Timetable {
 }
 
 /**
- * Checks that each rank computes one stage, the one of its number, with all its parts for each
- * micro-batch, and parts of the backward pass in the order of the micro-batches, in which their
- * gradients are summed.
+ * By stage: the rank in whose line it is.
+ * @throws INVALID_OPTION unless each of so many ranks has a line, and each stage is in one of them
+ */
+export function ranksOfStages(timetable: Timetable, ranks: number): number[] {
+  if (timetable.length !== ranks) {
+    throw wrong(`it has a line for each of ${ranks} ranks, and this has ${timetable.length}`);
+  }
+  const found = new Map<number, number>();
+  for (const [rank, turns] of timetable.entries()) {
+    if (turns.length === 0) throw wrong(`each rank computes a stage, and rank ${rank} none`);
+    for (const { stage } of turns) {
+      const other = found.get(stage) ?? rank;
+      if (other !== rank) {
+        throw wrong(
+          `each stage is in one line, and stage ${stage} in those of ${other} and ${rank}`,
+        );
+      }
+      found.set(stage, rank);
+    }
+  }
+  const stages = [...found].sort(([a], [b]) => a - b);
+  const missing = stages.findIndex(([stage], at) => stage !== at);
+  if (missing >= 0) {
+    throw wrong(
+      `it has all stages from 0 on, and this has ${stages[missing]?.[0]} without ${missing}`,
+    );
+  }
+  return stages.map(([, rank]) => rank);
+}
+
+/**
+ * Checks that each stage is computed by one rank, with all its parts for each micro-batch, and parts
+ * of the backward pass in the order of the micro-batches, in which their gradients are summed.
  * @throws INVALID_OPTION
  */
 export function checkTimetable(
   timetable: Timetable,
   { ranks, microBatches, atOnce = 1 }: TimetableSize,
 ): void {
-  if (timetable.length !== ranks) {
-    throw wrong(`it has a line for each of ${ranks} ranks, and this has ${timetable.length}`);
-  }
-  for (const [rank, turns] of timetable.entries()) {
-    const other = turns.find(({ stage }) => stage !== rank);
-    if (other !== undefined) {
-      throw wrong(`rank ${rank} computes stage ${rank}, and not "${formatTurn(other)}"`);
-    }
-    const hasLater = turns.some(({ direction }) => direction === "W");
-    for (const direction of hasLater ? DIRECTIONS : (["F", "B"] as const)) {
+  const isSplit = splitStages(timetable);
+  for (const [stage, rank] of ranksOfStages(timetable, ranks).entries()) {
+    const turns = (timetable[rank] as readonly Turn[]).filter((turn) => turn.stage === stage);
+    for (const direction of partsOf(stage, isSplit)) {
       const own = turns.filter((turn) => turn.direction === direction);
       const numbers = own.map(({ microBatch }) => microBatch);
       const sorted = direction === "F" ? numbers.toSorted((a, b) => a - b) : numbers;
@@ -138,10 +121,14 @@ export function checkTimetable(
       const order = direction === "F" ? "" : ", in their order";
       const counted = atOnce === 1 ? "" : ` (${atOnce}, one on each thread, count as one)`;
       throw wrong(
-        `rank ${rank} has ${rank}${direction} for each micro-batch from 0 to ${microBatches - 1}${counted} once${order}`,
+        `rank ${rank} has ${stage}${direction} for each micro-batch from 0 to ${microBatches - 1}${counted} once${order}`,
       );
     }
   }
+}
+
+function partsOf(stage: number, isSplit: ReadonlySet<number>): readonly Direction[] {
+  return isSplit.has(stage) ? DIRECTIONS : ["F", "B"];
 }
 
 function wrong(what: string): LockstepError {
@@ -165,7 +152,7 @@ export interface PlannedTurn extends Turn {
 
 export interface PlannedTimetable {
   readonly turns: readonly (readonly PlannedTurn[])[];
-  /** The slots of each rank. */
+  /** The slots of each rank, which its stages share. */
   readonly slots: readonly number[];
 }
 
@@ -190,17 +177,14 @@ export function planTimetable(timetable: Timetable, needs: Needs): PlannedTimeta
   const knows = timetable.map(() => new Array<number>(ranks).fill(0));
   const after = timetable.map((): number[][] => []);
   const planned = timetable.map((): (PlannedTurn & { tells: number[] })[] => []);
-  const slots = timetable.map((): number[] => []);
+  const slots = timetable.map((): Pick<Turn, "stage" | "microBatch">[] => []);
   const place = ({ stage, direction }: Pick<Turn, "stage" | "direction">, microBatch: number) => {
     const rank = rankOf.get(stage) as number;
     return { rank, index: indexOf.get(formatTurn({ stage, direction, microBatch })) as number };
   };
   const isSplit = splitStages(timetable);
-  const parts = timetable.flatMap((_, stage) =>
-    DIRECTIONS.filter((direction) => direction !== "W" || isSplit.has(stage)).map((direction) => ({
-      stage,
-      direction,
-    })),
+  const parts = [...rankOf.keys()].flatMap((stage) =>
+    partsOf(stage, isSplit).map((direction) => ({ stage, direction })),
   );
   /** The parts of stages that read what a stage makes. */
   const readersOf = (stage: number) =>
@@ -227,15 +211,18 @@ export function planTimetable(timetable: Timetable, needs: Needs): PlannedTimeta
         known[other] = Math.max(known[other] as number, count);
       }
     }
-    // By slot: the micro-batch that has it.
-    const own = slots[rank] as number[];
-    let slot = own.indexOf(microBatch);
+    // By slot: the stage and the micro-batch that have it.
+    const own = slots[rank] as Pick<Turn, "stage" | "microBatch">[];
+    let slot = own.findIndex((other) => other.stage === stage && other.microBatch === microBatch);
     if (slot < 0) {
-      slot = own.findIndex((other) =>
-        (readers.get(stage) ?? []).every((part) => isDone(known, place(part, other))),
-      );
-      if (slot < 0) slot = own.length;
-      own[slot] = microBatch;
+      const isFree = (other: (typeof own)[number]) =>
+        (readers.get(other.stage) ?? []).every((part) =>
+          isDone(known, place(part, other.microBatch)),
+        );
+      const free = [...own.keys()].filter((at) => isFree(own[at] as (typeof own)[number]));
+      // Stages take memory of different sizes, so one of the same stage is best.
+      slot = free.find((at) => own[at]?.stage === stage) ?? free[0] ?? own.length;
+      own[slot] = { stage, microBatch };
     }
     known[rank] = index + 1;
     (after[rank] as number[][]).push([...known]);

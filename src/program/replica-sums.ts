@@ -32,6 +32,8 @@ export interface Replicas {
   readonly waves: readonly Wave[];
   /** The buffers in which gradients are summed. */
   readonly accumulators: readonly string[];
+  /** Those of them that have the sums of this replica, after its last wave. */
+  readonly sums: readonly string[];
   /** After the last wave: sums over all replicas, in the place of this one's. */
   sum(spans: readonly Span[], what: string): readonly (RunStage | CollectiveStage)[];
 }
@@ -57,6 +59,7 @@ export function planReplicas(
     program.buffer(gradientBuffer(index), layout.byteLength),
   );
   if (!isOne) for (const name of accumulators) program.shared.add(name);
+  const own = levels.ranks.contributions.filter(({ rank }) => rank === replica);
   const { outer } = groups.names;
   const names = { all: outer, inner: outer, outer };
   const reducer = new Reducer(program, { rank: replica, names, levels, bufferOf: gradientBuffer });
@@ -64,6 +67,7 @@ export function planReplicas(
     ranges,
     waves,
     accumulators,
+    sums: own.map(({ slot }) => gradientBuffer(slot)),
     sum: (spans, what) =>
       isOne || spans.length === 0 ? [] : reducer.stages(spans, `${what}, of all replicas`),
   };

@@ -55,7 +55,7 @@ export function cutEvenly(span: Span, parts: number): Span[] {
   return Array.from({ length: parts }, (_, at) => ({ group, start: cut(at), end: cut(at + 1) }));
 }
 
-/** The blocks of whole tiles that small graphs sweep over. */
+/** The blocks of whole tiles that small graphs sweep over. What is less than a tile is one, too. */
 export function blocksOf(span: Span): Span[] {
   return blocksOfTiles(span, BLOCKS);
 }
@@ -68,11 +68,13 @@ export function blocksOfTiles({ group, start, end }: Span, sizes: readonly numbe
     const length = tiles * group.tile;
     for (; at + length <= end; at += length) blocks.push({ group, start: at, end: at + length });
   }
+  if (at < end) blocks.push({ group, start: at, end });
   return blocks;
 }
 
-export function tilesOf(span: Span): Span[] {
-  return cutEvenly(span, tilesIn(span));
+/** The tiles of a block, or what is less than one. */
+export function tilesOf(block: Span): Span[] {
+  return tilesIn(block) < 1 ? [block] : cutEvenly(block, tilesIn(block));
 }
 
 /** The bytes of a span in a buffer that has the whole layout. */

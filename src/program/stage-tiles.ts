@@ -1,49 +1,57 @@
-/** Which tiles of gradients the stages of a pipeline make, and which stage has which. */
+/** Which tiles of gradients the stages of a pipeline make, and which rank has which. */
 import type { ComputeTask, StagePart, StepGraph } from "../plan/index.ts";
 import { flatName } from "./flat.ts";
-import type { LayoutGroup } from "./layout.ts";
+import { ALIGNMENT, type LayoutGroup } from "./layout.ts";
 import type { Extent } from "./program.ts";
 import { entrySpan, type Span } from "./spans.ts";
 import { sumOf } from "./sums.ts";
 
-/** The stage that makes each gradient, by the name of its parameter. */
+/** The stage (or the rank) that makes each gradient, by the name of its parameter. */
 export type Makers = ReadonlyMap<string, number>;
 
-/** How many elements of a tile each stage makes. */
-export function elementsByStage(
-  group: LayoutGroup,
-  tile: number,
-  makers: Makers,
-): Map<number, number> {
-  const elements = new Map<number, number>();
-  const whole = { group, start: tile * group.tile, end: (tile + 1) * group.tile };
+/** By tile of a group: how many of its elements each stage makes. */
+function elementsByTile(group: LayoutGroup, makers: Makers): Map<number, number>[] {
+  const { tile, length } = group;
+  const tiles = Array.from({ length: length / tile }, () => new Map<number, number>());
   for (const entry of group.entries) {
-    const { start, end } = intersection(whole, entrySpan(group, entry));
     const stage = makers.get(entry.name);
-    if (end <= start || stage === undefined) continue;
-    elements.set(stage, (elements.get(stage) ?? 0) + end - start);
+    if (stage === undefined) continue;
+    for (const { start, end } of cutAtTiles(entrySpan(group, entry))) {
+      const elements = tiles[Math.floor(start / tile)] as Map<number, number>;
+      elements.set(stage, (elements.get(stage) ?? 0) + end - start);
+    }
   }
-  return elements;
+  return tiles;
+}
+
+function cutAtTiles({ group, start, end }: Span): Span[] {
+  const pieces: Span[] = [];
+  for (let at = start; at < end; ) {
+    const next = Math.min(end, (Math.floor(at / group.tile) + 1) * group.tile);
+    pieces.push({ group, start: at, end: next });
+    at = next;
+  }
+  return pieces;
 }
 
 /**
- * Cuts a group among stages: each tile goes to the stage that makes most of it. Within a cut, the
- * parts follow each other in the order of the stages.
+ * Cuts a group among ranks: each tile goes to the rank whose stages make most of it. Within a cut,
+ * the parts follow each other in the order of the ranks.
+ * @param makers the rank that makes each gradient
  */
-export function cutsByStage(group: LayoutGroup, makers: Makers, stages: number): Span[][] {
+export function cutsByRank(group: LayoutGroup, makers: Makers, ranks: number): Span[][] {
   let before = 0;
-  const owners = Array.from({ length: group.length / group.tile }, (_, tile) => {
-    const found = [...elementsByStage(group, tile, makers)];
-    const [most] = found.sort((a, b) => b[1] - a[1] || a[0] - b[0]);
+  const owners = elementsByTile(group, makers).map((elements) => {
+    const [most] = [...elements].sort((a, b) => b[1] - a[1] || a[0] - b[0]);
     before = most?.[0] ?? before;
     return before;
   });
   const cuts: Span[][] = [];
   for (let at = 0; at < owners.length; ) {
     const cut: Span[] = [];
-    for (let stage = 0; stage < stages; stage++) {
+    for (let rank = 0; rank < ranks; rank++) {
       const start = at * group.tile;
-      while (at < owners.length && owners[at] === stage) at += 1;
+      while (at < owners.length && owners[at] === rank) at += 1;
       cut.push({ group, start, end: at * group.tile });
     }
     cuts.push(cut);
@@ -51,18 +59,47 @@ export function cutsByStage(group: LayoutGroup, makers: Makers, stages: number):
   return cuts;
 }
 
-/** The tiles of a group that hold the condition; neighbours are one span. */
-export function spansOfTiles(group: LayoutGroup, isIn: (tile: number) => boolean): Span[] {
-  const { tile, length } = group;
-  const spans: Span[] = [];
-  for (let at = 0; at < length / tile; at++) {
-    if (!isIn(at)) continue;
-    const before = spans.at(-1);
-    const end = (at + 1) * tile;
-    if (before?.end === at * tile) spans[spans.length - 1] = { ...before, end };
-    else spans.push({ group, start: at * tile, end });
+/**
+ * The spans that a stage sums after its last part: the tiles of which it makes something, with what
+ * else is in them, which does not matter. Where another stage of its rank makes something of a tile,
+ * which is summed at another time, only what the stage makes itself.
+ * @param isBeside whether a stage is another one of the same rank
+ */
+export function spansOfStage(
+  group: LayoutGroup,
+  makers: Makers,
+  { stage, isBeside }: { readonly stage: number; readonly isBeside: (stage: number) => boolean },
+): Span[] {
+  const { tile } = group;
+  const tiles = elementsByTile(group, makers);
+  const isShared = tiles.map((elements) => [...elements.keys()].some(isBeside));
+  const whole = tiles.flatMap((elements, at): Span[] =>
+    elements.has(stage) && isShared[at] === false
+      ? [{ group, start: at * tile, end: (at + 1) * tile }]
+      : [],
+  );
+  const parts = group.entries
+    .filter(({ name }) => makers.get(name) === stage)
+    .flatMap((entry) => {
+      const { start, end } = entrySpan(group, entry);
+      // Behind a tensor there is nothing up to where the next one may begin.
+      const aligned = Math.ceil(end / ALIGNMENT) * ALIGNMENT;
+      return cutAtTiles({ group, start, end: aligned });
+    })
+    .filter(({ start }) => isShared[Math.floor(start / tile)] === true);
+  return [...merged(whole, () => true), ...merged(parts, (at) => at % tile !== 0)];
+}
+
+/** Spans that follow each other, where they may be one. */
+function merged(spans: readonly Span[], mayBeOne: (border: number) => boolean): Span[] {
+  const found: Span[] = [];
+  for (const span of spans) {
+    const before = found.at(-1);
+    if (before?.end === span.start && mayBeOne(span.start)) {
+      found[found.length - 1] = { ...before, end: span.end };
+    } else found.push(span);
   }
-  return spans;
+  return found;
 }
 
 export function intersection(one: Span, other: Span): Span {

@@ -19,6 +19,7 @@ import {
   type StepGraph,
   stageMakers,
   stageNeeds,
+  stageRanks,
   valueOf,
 } from "../plan/index.ts";
 import { byteLength } from "../tensor/index.ts";
@@ -33,50 +34,70 @@ import {
 export interface TurnOptions {
   readonly step: StepGraph;
   readonly pipeline: Pipeline;
-  /** The ranks of the pipeline, by stage, and the stage of this one. */
+  /** The ranks of the pipeline, and the place of this one among them. */
   readonly ranks: readonly number[];
-  readonly stage: number;
-  /** The micro-batches of this pipeline, and how many are computed at once, which is one turn. */
+  readonly place: number;
+  /** The micro-batches of this pipeline, and of each pipeline of the run. */
   readonly microBatches: number;
+  readonly counts: readonly number[];
+  /** How many micro-batches are computed at once, which is one turn. */
   readonly lanes: number;
   /** Values for the end of the step that a part makes which is not the last of its stage. */
   readonly isKept: (name: string) => boolean;
 }
 
 export class StageTurns {
-  /** The pieces of this rank's stage. */
+  /** By stage: the place of the rank that computes it. */
+  readonly places: readonly number[];
+  /** The pieces of this rank's stages. */
   readonly pieces: readonly ComputeTask[];
   readonly #program: ProgramBuilder;
   readonly #options: TurnOptions;
   readonly #planned: PlannedTimetable;
+  /** The most slots that a rank of the run has. */
+  readonly #mostSlots: number;
   /** Where each stage keeps what it makes for a micro-batch. */
   readonly #arenas: readonly Arena[];
   readonly #makers: ReadonlyMap<string, StagePart>;
-  /** By stage and number of the turn: the slot. */
+  /** By stage and micro-batch of the timetable: the slot. */
   readonly #slots: readonly (readonly number[])[];
 
   /** @throws INVALID_OPTION for a timetable that does not fit */
   constructor(program: ProgramBuilder, options: TurnOptions) {
-    const { step, ranks, stage, microBatches, lanes } = options;
+    const { step, ranks, place, microBatches, counts, lanes } = options;
     this.#program = program;
     this.#options = options;
     const pieces = step.tasks.filter(isPiece);
-    this.pieces = pieces.filter((piece) => piece.stage?.stage === stage);
     this.#makers = stageMakers(pieces);
-    const turns = Math.ceil(microBatches / lanes);
-    const size = { ranks: ranks.length, microBatches: turns, atOnce: lanes };
-    const timetable = readTimetable(options.pipeline.schedule, size);
-    checkTimetable(timetable, size);
-    this.#planned = planTimetable(timetable, stageNeeds(pieces));
-    this.#arenas = ranks.map((_, of) => this.#arenaOf(pieces, of));
-    this.#slots = this.#planned.turns.map((own) => {
-      const slots: number[] = [];
-      for (const { microBatch, slot } of own) slots[microBatch] = slot;
-      return slots;
-    });
+    const { schedule } = options.pipeline;
+    const needs = stageNeeds(pieces);
+    const planOf = (count: number) => {
+      const turns = Math.ceil(count / lanes);
+      const size = { ranks: ranks.length, microBatches: turns, atOnce: lanes };
+      const timetable = readTimetable(schedule, size);
+      checkTimetable(timetable, size);
+      return planTimetable(timetable, needs);
+    };
+    this.places = stageRanks(schedule, ranks.length);
+    this.pieces = pieces.filter((piece) => this.places[piece.stage?.stage as number] === place);
+    this.#planned = planOf(microBatches);
+    // All ranks of a run have the same shared buffers.
+    const slotsOf = (count: number) => planOf(count).slots;
+    this.#mostSlots = Math.max(...[...new Set(counts)].flatMap(slotsOf));
+    this.#arenas = this.places.map((_, stage) => this.#arenaOf(pieces, stage));
+    const slots = this.places.map((): number[] => []);
+    for (const { stage, microBatch, slot } of this.#planned.turns.flat()) {
+      (slots[stage] as number[])[microBatch] = slot;
+    }
+    this.#slots = slots;
   }
 
-  /** What other ranks read of a stage stays until the end of its backward part. */
+  /** Of a stage: whether it is another one of this rank. */
+  isBeside(stage: number, other: number): boolean {
+    return other !== stage && this.places[other] === this.#options.place;
+  }
+
+  /** What other stages read of a stage stays until the end of its backward part. */
   #arenaOf(pieces: readonly ComputeTask[], stage: number): Arena {
     const { step, isKept } = this.#options;
     const own = pieces.filter((piece) => piece.stage?.stage === stage);
@@ -92,30 +113,32 @@ export class StageTurns {
   }
 
   allocate(): void {
-    const { lanes, stage } = this.#options;
+    const { lanes, place } = this.#options;
     const length = Math.max(...this.#arenas.map((arena) => arena.byteLength));
-    const slots = Math.max(...this.#planned.slots);
-    const own = (this.#arenas[stage] as Arena).byteLength;
-    for (let index = 0; index < slots * lanes; index++) {
+    const turns = this.#planned.turns[place] ?? [];
+    for (let index = 0; index < this.#mostSlots * lanes; index++) {
       const name = this.#program.buffer(activationBuffer(index), length);
       this.#program.shared.add(name);
-      const isUsed = index < (this.#planned.slots[stage] as number) * lanes && own > 0;
-      this.#program.touches(name, isUsed ? [{ byteOffset: 0, byteLength: own }] : []);
+      const stages = turns.filter(({ slot }) => slot === Math.floor(index / lanes));
+      const used = stages.map(({ stage }) => (this.#arenas[stage] as Arena).byteLength);
+      const most = Math.max(0, ...used);
+      this.#program.touches(name, most > 0 ? [{ byteOffset: 0, byteLength: most }] : []);
     }
   }
 
   /** Where a value lies that a stage makes. @param microBatch counted from the pipeline's first */
   place(name: string, microBatch: number): TensorRef | undefined {
-    const { step, lanes, ranks, stage: own } = this.#options;
+    const { step, lanes, ranks, place: own } = this.#options;
     const stage = this.#makers.get(name)?.stage;
     if (stage === undefined) return undefined;
+    const at = this.places[stage] as number;
     const byteOffset = this.#arenas[stage]?.offsets.get(name);
     if (byteOffset === undefined) return undefined;
     const turn = Math.floor(microBatch / lanes);
     const slot = this.#slots[stage]?.[turn] as number;
     const buffer = activationBuffer(slot * lanes + (microBatch % lanes));
     const ref = { buffer, byteOffset, type: valueOf(step, name).type };
-    return stage === own ? ref : { ...ref, rank: ranks[stage] as number };
+    return at === own ? ref : { ...ref, rank: ranks[at] as number };
   }
 
   /**
@@ -123,8 +146,8 @@ export class StageTurns {
    * @param workOf what a turn computes
    */
   stages(workOf: (turn: PlannedTurn) => readonly SimpleStage[]): SimpleStage[] {
-    const { ranks, stage } = this.#options;
-    const ranksOf = (places: readonly number[]) => places.map((place) => ranks[place] as number);
+    const { ranks, place } = this.#options;
+    const ranksOf = (places: readonly number[]) => places.map((at) => ranks[at] as number);
     const signal = (name: string, tells: readonly number[], awaits: readonly number[]) => {
       const isNone = tells.length + awaits.length === 0;
       const told: SignalStage = {
@@ -135,7 +158,7 @@ export class StageTurns {
       };
       return isNone ? [] : [told];
     };
-    return (this.#planned.turns[stage] ?? []).flatMap((turn) => {
+    return (this.#planned.turns[place] ?? []).flatMap((turn) => {
       const name = formatTurn(turn);
       return [
         ...signal(`${name} waits`, [], turn.awaits),

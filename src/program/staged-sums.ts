@@ -1,12 +1,14 @@
 /**
- * Sums of a pipeline: a rank computes one stage of the model, for all micro-batches of its pipeline,
- * and sums its gradients along the one tree over micro-batches. The flat vectors are shared out tile
- * by tile: a tile lies with the stage that makes the most of its gradient. A parameter that lies in
- * tiles of two ranks is brought together before a step, and its gradient is taken apart behind it.
+ * Sums of a pipeline: a rank computes its stages of the model, for all micro-batches of its pipeline,
+ * and sums the gradients of each along the one tree over micro-batches. The flat vectors are shared
+ * out tile by tile: a tile lies with the rank that makes the most of its gradient. A parameter that
+ * lies in tiles of two ranks is brought together before a step, and its gradient is taken apart
+ * behind it. Stages of one rank take turns, so each sums only what it makes (`spansOfStage`).
  */
 import { LockstepError } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
 import {
+  type ComputeTask,
   formatTurn,
   isOfKind,
   isPiece,
@@ -19,7 +21,7 @@ import {
 import { GRADIENTS, gradientBuffer, stateBuffer } from "./buffers.ts";
 import { flatName, gradientAxes } from "./flat.ts";
 import { Gathered, gatheredRef, type Unit } from "./gathered.ts";
-import { entryRef, planLayout } from "./layout.ts";
+import { entryRef, type LayoutGroup, planLayout } from "./layout.ts";
 import { areInPlace, groupsOfRank, placeIn, type RankGroups, shardGroups } from "./levels.ts";
 import { extentsOf, type Ownership, ownSpans } from "./ownership.ts";
 import type { At, Places } from "./places.ts";
@@ -36,15 +38,14 @@ import { planReplicas, type Replicas } from "./replica-sums.ts";
 import { copyRun } from "./runs.ts";
 import { entrySpan, extentOf, type Span, spanRef, wholeSpan } from "./spans.ts";
 import {
-  cutsByStage,
-  elementsByStage,
+  cutsByRank,
   intersection,
   isLast,
   isSummed,
   joined,
   type Makers,
   makersOf,
-  spansOfTiles,
+  spansOfStage,
 } from "./stage-tiles.ts";
 import { StageTurns } from "./stage-turns.ts";
 import { type RowGather, type SumOptions, type SumPlan, sumOf } from "./sums.ts";
@@ -66,7 +67,7 @@ export class StagedSums implements SumPlan {
   readonly #options: SumOptions;
   readonly #replicas: Replicas;
   readonly #turns: StageTurns;
-  /** The parameters of this stage. */
+  /** The parameters of this rank's stages. */
   readonly #unit: Unit;
   /** The stage that makes each gradient, by the name of its parameter, and each other sum. */
   readonly #makers: Makers;
@@ -75,8 +76,8 @@ export class StagedSums implements SumPlan {
    * what an earlier micro-batch has made.
    */
   readonly #early: ReadonlySet<string>;
-  /** The tiles that this stage makes something of. */
-  readonly #made: readonly Span[];
+  /** By stage of this rank: what it sums. */
+  readonly #made: ReadonlyMap<number, readonly Span[]>;
   readonly #control: Together;
 
   /** @throws INVALID_OPTION if an update needs whole parameters, or the timetable does not fit */
@@ -87,9 +88,9 @@ export class StagedSums implements SumPlan {
     const pipeline = step.pipeline as Pipeline;
     const groups = shardGroups(ground, gradientAxes(step, vectors));
     const { members, names } = groups;
-    const { number: replica, ranks, place: stage } = placeIn(members, rank);
+    const { number: replica, ranks, place } = placeIn(members, rank);
     for (const [name, own] of groupsOfRank(groups, rank)) program.groups.set(name, own);
-    this.places = ranks.map((_, place) => members.map((own) => own[place] as number));
+    this.places = ranks.map((_, at) => members.map((own) => own[at] as number));
     const least = Math.floor(step.microBatches / members.length);
     if (least < ranks.length) throw tooFew(step, ranks.length, members.length);
     this.lanes = Math.min(lanes, least);
@@ -119,21 +120,26 @@ export class StagedSums implements SumPlan {
       step,
       pipeline,
       ranks,
-      stage,
+      place,
       microBatches: this.own.length,
+      counts,
       lanes: this.lanes,
       isKept: (name) => this.#early.has(name),
     });
-    this.ownership = this.#ownershipOf(groups, ranks, stage);
+    this.ownership = this.#ownershipOf(groups, ranks, place);
     this.gathered = new Gathered(program, vectors.parameters, this.ownership);
     const taken = this.#turns.pieces.flatMap(({ inputs }) => inputs.map((of) => valueOf(step, of)));
     const parameters = taken.filter(({ role }) => role === "parameter").map(({ of }) => of);
-    this.#unit = this.gathered.unit(`parameters of stage ${stage}`, [...new Set(parameters)], 0);
-    this.#made = vectors.gradients.groups.flatMap((group) =>
-      spansOfTiles(
-        group,
-        (tile) => isSummed(group) || elementsByStage(group, tile, this.#makers).has(stage),
-      ),
+    const stages = this.#turns.places.flatMap((at, stage) => (at === place ? [stage] : []));
+    const what = `parameters of stage ${stages.join(" and ")}`;
+    this.#unit = this.gathered.unit(what, [...new Set(parameters)], 0);
+    this.#made = new Map(
+      stages.map((stage) => {
+        const isBeside = (other: number) => this.#turns.isBeside(stage, other);
+        const spansOf = (group: LayoutGroup) =>
+          spansOfStage(group, this.#makers, { stage, isBeside });
+        return [stage, vectors.gradients.groups.flatMap(spansOf)];
+      }),
     );
     const told = reduces
       .flatMap(({ outputs }) => outputs)
@@ -153,9 +159,11 @@ export class StagedSums implements SumPlan {
 
   #ownershipOf(groups: RankGroups, ranks: readonly number[], place: number): Ownership {
     const { vectors, ground } = this.#options;
+    const { places } = this.#turns;
+    const makers = new Map([...this.#makers].map(([name, of]) => [name, places[of] as number]));
     const cuts = vectors.gradients.groups
       .filter((group) => !isSummed(group))
-      .flatMap((group) => cutsByStage(group, this.#makers, ranks.length));
+      .flatMap((group) => cutsByRank(group, makers, ranks.length));
     const isInPlace = areInPlace(groups, ground.topology);
     const { members, names } = groups;
     const group = names.inner;
@@ -168,7 +176,7 @@ export class StagedSums implements SumPlan {
     this.#turns.allocate();
     const own = extentsOf(vectors.gradients, this.ownership, ownSpans);
     for (const name of this.#replicas.accumulators) {
-      program.touches(name, joined([...own, ...this.#made.map(extentOf)]));
+      program.touches(name, joined([...own, ...[...this.#made.values()].flat().map(extentOf)]));
     }
     program.shared.add(GRADIENTS);
     this.#control.allocate(CONTROL);
@@ -218,22 +226,26 @@ export class StagedSums implements SumPlan {
   }
 
   #work(part: PlannedTurn, places: Places, from: number): SimpleStage[] {
-    const { direction, microBatch: turn } = part;
+    const { stage, direction, microBatch: turn } = part;
     const wave = this.#replicas.waves[turn] as Wave;
     const lanes = Array.from({ length: wave.count }, (_, lane) => lane);
     const at = (lane: number): At => ({ microBatch: turn * this.lanes + lane, lane, from });
-    const own = this.#turns.pieces.filter((piece) => piece.stage?.direction === direction);
+    const own = this.#piecesOf(stage).filter((piece) => piece.stage?.direction === direction);
     const computed = own.map((piece): RunStage => {
       const runs = lanes.map((lane) => places.run(piece, at(lane)));
       return { name: formatTurn(part), runs, mode: "parallel" };
     });
     const isEnd = isLast(this.#turns.pieces, part);
-    return isEnd ? [...computed, ...this.#sums(wave, lanes, at)] : computed;
+    return isEnd ? [...computed, ...this.#sums(stage, wave, lanes, at)] : computed;
+  }
+
+  #piecesOf(stage: number): ComputeTask[] {
+    return this.#turns.pieces.filter((piece) => piece.stage?.stage === stage);
   }
 
   /** What is summed after the last part of a stage. */
-  #sums(wave: Wave, lanes: readonly number[], at: (lane: number) => At): RunStage[] {
-    const made = this.#turns.pieces.flatMap(({ outputs }) => outputs);
+  #sums(stage: number, wave: Wave, lanes: readonly number[], at: (lane: number) => At): RunStage[] {
+    const made = this.#piecesOf(stage).flatMap(({ outputs }) => outputs);
     const early = made.filter((name) => this.#early.has(name));
     const runs = early.flatMap((name) =>
       lanes.map((lane) => {
@@ -243,15 +255,16 @@ export class StagedSums implements SumPlan {
     );
     const copied: RunStage[] = runs.length === 0 ? [] : [{ name: "terms", runs, mode: "small" }];
     if (wave.sums.length === 0) return copied;
-    return [...copied, waveStage(this.#program, wave, this.#made)];
+    return [...copied, waveStage(this.#program, wave, this.#made.get(stage) ?? [])];
   }
 
-  /** What other stages have made of this rank's tiles, and what all ranks need of each stage. */
+  /** What other ranks have made of this rank's tiles, and what all ranks need of each stage. */
   #exchanged(places: Places, from: number): (RunStage | CollectiveStage)[] {
     const { step, vectors } = this.#options;
     const { place, ranks, group: name } = this.ownership;
-    const isElsewhere = (made: string) => (this.#makers.get(made) ?? place) !== place;
-    const rankOf = (made: string) => ranks[this.#makers.get(made) as number] as number;
+    const placeOf = (made: string) => this.#turns.places[this.#makers.get(made) ?? -1] ?? place;
+    const isElsewhere = (made: string) => placeOf(made) !== place;
+    const rankOf = (made: string) => ranks[placeOf(made)] as number;
     const copy = (made: string, ref: TensorRef) =>
       copyRun(this.#program, { ...ref, rank: rankOf(made) }, ref);
     const runs = vectors.gradients.groups.flatMap((group) => {
@@ -262,7 +275,9 @@ export class StagedSums implements SumPlan {
           spans
             .map((span) => intersection(span, entrySpan(group, entry)))
             .filter(({ start, end }) => start < end)
-            .map((span) => copy(entry.name, spanRef(span, GRADIENTS))),
+            .flatMap((span) =>
+              this.#replicas.sums.map((sum) => copy(entry.name, spanRef(span, sum))),
+            ),
         );
     });
     const states = [...step.values.keys()].filter(

@@ -25,7 +25,7 @@ import {
   writeModel,
 } from "../onnx/index.ts";
 import { tensorDivision } from "../parallel/index.ts";
-import { isPiece, type StepGraph } from "../plan/index.ts";
+import { isPiece, type StepGraph, stageRanks } from "../plan/index.ts";
 import type { Tensor } from "../tensor/index.ts";
 import { initialTensors } from "../train/index.ts";
 import { bindWeights } from "./forward.ts";
@@ -86,6 +86,8 @@ class Annotations {
   readonly #passNodes = new Map<string, Node>();
   readonly #division: ReadonlyMap<Node, Division>;
   readonly #stages: ReadonlyMap<string, number>;
+  /** By stage: its place on the axis of the pipeline. */
+  readonly #stageRanks: readonly number[];
   readonly #name: string;
   #nodes = 0;
   readonly #left = new Set<string>();
@@ -103,6 +105,9 @@ class Annotations {
     }
     this.#division = tensorDivision(alone, mesh)?.nodes ?? new Map();
     this.#stages = stagesOf(step);
+    const { pipeline } = step;
+    const ranks = axes.find(({ name }) => name === pipeline?.axis)?.size ?? 1;
+    this.#stageRanks = pipeline === undefined ? [] : stageRanks(pipeline.schedule, ranks);
   }
 
   all(): DeviceAnnotations {
@@ -177,9 +182,10 @@ class Annotations {
 
   /** The devices of a stage, in the order in which they divide matrices. */
   #devicesOf(stage: number | undefined): number[] {
+    const rank = stage === undefined ? undefined : this.#stageRanks[stage];
     return [...places(this.#axes)].flatMap((at, device) => {
       const isHere = this.#axes.every(
-        ({ name }, i) => name !== PIPELINE || stage === undefined || at[i] === stage,
+        ({ name }, i) => name !== PIPELINE || rank === undefined || at[i] === rank,
       );
       return isHere ? [device] : [];
     });

@@ -47,12 +47,13 @@ export function pipelineLines(step: StepGraph, facts: PipelineFacts): string[] {
   const idle = 100 * bubbleOf(planned, needs, secondsOf);
   const ends = endsOf(planned, needs, secondsOf);
   const whole = Math.max(...ends.flat());
+  const hasSeveral = timetable.some((own) => stagesIn(own).length > 1);
   return [
     "parts of stages, for a micro-batch (F forward, B backward, W the part of it for which no stage waits)",
     ...columns(rows),
     "the timetable, which can be edited and given as --timetable FILE",
     ...formatTimetable(timetable).split("\n"),
-    `who computes when, over ${time(whole)}; for ${idle.toFixed(1)}% of their time ranks wait`,
+    `who computes when, over ${time(whole)}; for ${idle.toFixed(1)}% of their time ranks wait${hasSeveral ? " (small letters: every second stage of a rank)" : ""}`,
     ...picture(planned, ends, secondsOf),
     "",
   ];
@@ -73,7 +74,14 @@ function partsOf(step: StepGraph, pieces: readonly ComputeTask[]) {
   return parts;
 }
 
-/** A line for each rank: the letter of what it computes, or a dot while it waits. */
+function stagesIn(turns: readonly Turn[]): number[] {
+  return [...new Set(turns.map(({ stage }) => stage))].sort((a, b) => a - b);
+}
+
+/**
+ * A line for each rank: the letter of what it computes, small for every second of its stages, or a
+ * dot while it waits.
+ */
 function picture(
   { turns }: PlannedTimetable,
   ends: readonly (readonly number[])[],
@@ -81,13 +89,16 @@ function picture(
 ): string[] {
   const whole = Math.max(...ends.flat());
   return turns.map((own, rank) => {
+    const stages = stagesIn(own);
+    const letterOf = ({ stage, direction }: Turn) =>
+      stages.indexOf(stage) % 2 === 0 ? direction : direction.toLowerCase();
     const letters = Array.from({ length: WIDTH }, (_, at) => {
       const now = ((at + 0.5) * whole) / WIDTH;
       const index = ends[rank]?.findIndex((end) => end > now) ?? -1;
       const turn = own[index];
       if (turn === undefined) return ".";
       const start = (ends[rank]?.[index] as number) - secondsOf(turn);
-      return start <= now ? turn.direction : ".";
+      return start <= now ? letterOf(turn) : ".";
     });
     return `${rank}  ${letters.join("")}`;
   });

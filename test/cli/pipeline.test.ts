@@ -61,12 +61,15 @@ test(
       };
       await trained("two", STAGED);
       hasBits("two");
-      await killed("four", ["--workers", "4", "--parallel", "data=2,pipeline=2"]);
+      const four = ["--workers", "4", "--parallel", "data=2,pipeline=2"];
+      await killed("four", [...four, "--timetable", "interleaved"]);
       assert.equal(hasBits("four").history.samplesRepeated, 0);
 
-      const { stdout } = await lockstep(["plan", "run.ts", ...STAGED], { cwd });
+      const planned = ["plan", "run.ts", ...STAGED, "--timetable", "zb-v"];
+      const { stdout } = await lockstep(planned, { cwd });
       const lines = stdout.split("\n").filter((line) => /^\d: /.test(line));
       assert.equal(lines.length, 2, stdout);
+      assert.match(stdout, /^0 {2}F+.*f+b+/m, "rank 0 has two stages");
       writeFileSync(join(cwd, "table.txt"), lines.join("\n"));
       await trained("edited", [...STAGED, "--timetable", "table.txt"]);
       hasBits("edited");
@@ -97,6 +100,9 @@ test("what does not go together with a pipeline is refused before anything start
       assert.match(stderr, why);
     };
     await refused([...STAGED, "--zero", "3"], /does not go together with ZeRO/);
-    await refused([...STAGED, "--timetable", "2f2b"], /one of 1f1b, gpipe, zb-h1, or a file/);
+    await refused(
+      [...STAGED, "--timetable", "2f2b"],
+      /one of 1f1b, gpipe, zb-h1, interleaved, zb-v .*, or a file/,
+    );
     await refused(["--parallel", "pipeline=2"], /need 2 workers, but the run has 1/);
   }));
