@@ -9,7 +9,7 @@ import { deadlinePassed, protocolError } from "../../net/index.ts";
 import { DEFAULT_DEADLINE_MS } from "../transport.ts";
 import { Control, controlBytes, JOINED, NOT_JOINED } from "./control.ts";
 import { isAlive, ownIdentity, type ProcessIdentity } from "./liveness.ts";
-import type { SharedMemoryOptions } from "./options.ts";
+import type { JoinOptions, SharedMemoryOptions } from "./options.ts";
 
 const LOOK_MS = 2;
 const NOT_YET = ["MEMORY_NAME", "OUT_OF_MEMORY"];
@@ -20,7 +20,7 @@ export interface Joined {
   readonly peers: readonly ProcessIdentity[];
 }
 
-export async function joinControl(options: SharedMemoryOptions): Promise<Joined> {
+export async function joinControl(options: JoinOptions): Promise<Joined> {
   const { rank, size, generation = 0, deadlineMs = DEFAULT_DEADLINE_MS, signal } = options;
   const nameOf = (peer: number) => options.names?.[peer] ?? peer;
   const deadlineAt = performance.now() + deadlineMs;
@@ -30,6 +30,7 @@ export async function joinControl(options: SharedMemoryOptions): Promise<Joined>
       throw deadlinePassed(nameOf(peer), `joining group "${options.name}"`, deadlineMs);
     }
     signal?.throwIfAborted();
+    options.awaiting?.(peer);
     await delay(LOOK_MS);
   };
   const memory =

@@ -1,4 +1,5 @@
 /** The options with which a rank joins a group of ranks on its own node. */
+import type { LockstepError } from "../../errors.ts";
 import type { GroupOptions } from "../transport.ts";
 import type { WaitMode } from "./waits.ts";
 
@@ -11,4 +12,12 @@ export interface SharedMemoryOptions extends GroupOptions {
   readonly names?: readonly number[];
   /** A stopped rank is lost after this time, a silent one after three times this. Default: 10 s. */
   readonly silenceMs?: number;
+}
+
+/** How a rank joins a group, which may be a part of another one. @internal */
+export interface JoinOptions extends SharedMemoryOptions {
+  /** Called again and again while a rank has not joined; throws when it cannot come any more. */
+  readonly awaiting?: (peer: number) => void;
+  /** Called once, when the group has failed, before any of its waits ends. */
+  readonly failed?: (error: LockstepError) => void;
 }

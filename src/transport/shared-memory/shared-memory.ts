@@ -3,7 +3,6 @@
  * mailboxes, barriers through flags, and peers read and write memory in place. Shared memory loses
  * its name as soon as every rank has mapped it.
  */
-import { availableParallelism } from "node:os";
 import { LockstepError } from "../../errors.ts";
 import type { Memory } from "../../memory/index.ts";
 import {
@@ -30,19 +29,14 @@ import { createSleeper, type Sleeper } from "./futex.ts";
 import { joinControl } from "./join.ts";
 import { type ProcessIdentity, Pulse } from "./liveness.ts";
 import { MailboxReader, Outbox } from "./mailbox.ts";
-import type { SharedMemoryOptions } from "./options.ts";
+import type { JoinOptions } from "./options.ts";
 import { shareByName } from "./share.ts";
-import { Waits } from "./waits.ts";
+import { patienceOf, Waits } from "./waits.ts";
 
 const DEFAULT_SILENCE_MS = 10_000;
-/** About ten microseconds of spinning, if each rank has a core. Then other threads get the core. */
-const MANY_SPINS = 2000;
-const FEW_SPINS = 4;
-const YIELDS = 100;
-const MANY_YIELDS = 400;
 
 /** Joins the other ranks. @throws DEADLINE naming a missing rank, PROTOCOL, OUT_OF_MEMORY */
-export async function joinSharedMemory(options: SharedMemoryOptions): Promise<Transport> {
+export async function joinSharedMemory(options: JoinOptions): Promise<Transport> {
   checkRank(options.rank, options.size);
   options.signal?.throwIfAborted();
   const { control, peers } = await joinControl(options);
@@ -55,7 +49,7 @@ class SharedMemoryTransport implements Transport {
   readonly size: number;
   readonly generation: number;
   readonly nodes: readonly (readonly number[])[];
-  readonly #options: SharedMemoryOptions;
+  readonly #options: JoinOptions;
   readonly #control: Control;
   readonly #pulse: Pulse;
   readonly #sleeper: Sleeper = createSleeper();
@@ -64,14 +58,15 @@ class SharedMemoryTransport implements Transport {
   readonly #outboxes: readonly Outbox[];
   readonly #readers: readonly MailboxReader[];
   readonly #regions = new Set<SharedRegion>();
-  readonly #subgroups = new SubgroupCounter();
+  readonly #subgroups = new Set<Transport>();
+  readonly #counter = new SubgroupCounter();
   readonly #others: readonly number[];
   readonly #deadlineMs: number;
   readonly #onAbort = () => this.abort(this.#options.signal?.reason);
   #barriers = 0;
   #closed = false;
 
-  constructor(options: SharedMemoryOptions, control: Control, peers: readonly ProcessIdentity[]) {
+  constructor(options: JoinOptions, control: Control, peers: readonly ProcessIdentity[]) {
     const { rank, size } = options;
     this.rank = rank;
     this.size = size;
@@ -92,8 +87,7 @@ class SharedMemoryTransport implements Transport {
     );
     this.#waits = new Waits({
       mode: options.wait ?? "block",
-      spins: size <= availableParallelism() ? MANY_SPINS : FEW_SPINS,
-      yields: size <= availableParallelism() ? YIELDS : MANY_YIELDS,
+      ...patienceOf(size),
       yield: () => this.#sleeper.yield(),
       pump: () => this.#pump(),
       sleep: (ready, timeoutMs) => this.#sleep(ready, timeoutMs),
@@ -101,6 +95,7 @@ class SharedMemoryTransport implements Transport {
       fail: (error) => this.#fail(error),
     });
     options.signal?.addEventListener("abort", this.#onAbort, { once: true });
+    if (options.signal?.aborted === true) this.#onAbort();
   }
 
   get signal(): AbortSignal {
@@ -180,18 +175,27 @@ class SharedMemoryTransport implements Transport {
     return region;
   };
 
+  /** When a subgroup fails, this group does: its ranks see here whether they go on in another. */
   async subgroup(ranks: readonly number[]): Promise<Transport> {
     checkSubgroup(this, ranks);
     this.#check();
-    const id = this.#subgroups.next(ranks).toString(36);
-    return joinSharedMemory({
+    const id = this.#counter.next(ranks).toString(36);
+    const joined = joinSharedMemory({
       ...this.#options,
       signal: this.signal,
       name: `${this.#options.name}-${id}`.slice(-80),
       rank: ranks.indexOf(this.rank),
       size: ranks.length,
       names: ranks.map((member) => this.#name(member)),
+      awaiting: (peer) => {
+        this.#checkPeers((missing) => missing === ranks[peer]);
+        this.#check();
+      },
+      failed: (error) => this.#fail(error),
     });
+    const keep = (subgroup: Transport) => this.#subgroups.add(subgroup);
+    joined.then(keep, (error: unknown) => this.abort(error));
+    return joined;
   }
 
   abort(reason: unknown): void {
@@ -201,6 +205,7 @@ class SharedMemoryTransport implements Transport {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    for (const subgroup of this.#subgroups) void subgroup.close();
     this.#pulse.close();
     this.#options.signal?.removeEventListener("abort", this.#onAbort);
     const left = new LockstepError("ABORTED", "This rank has left the group.");
@@ -309,6 +314,8 @@ class SharedMemoryTransport implements Transport {
   }
 
   #end(error: LockstepError): void {
-    if (this.#fate.fail(error)) this.#waits.failAll(error);
+    if (!this.#fate.fail(error)) return;
+    this.#options.failed?.(error);
+    this.#waits.failAll(error);
   }
 }

@@ -3,6 +3,7 @@
  * of its own spins a little and then sleeps on its doorbell. A rank that shares an event loop with
  * others looks again and again.
  */
+import { availableParallelism } from "node:os";
 import type { LockstepError } from "../../errors.ts";
 import { deadlinePassed } from "../../net/index.ts";
 import type { Waiting } from "../transport.ts";
@@ -62,6 +63,19 @@ const CHECK_MS = 40;
 const MAX_GAP_MS = 1000;
 const IDLE_POLLS = 50;
 
+/** About ten microseconds of spinning, if each rank has a core. Then other threads get the core. */
+const MANY_SPINS = 2000;
+const FEW_SPINS = 4;
+const YIELDS = 100;
+const MANY_YIELDS = 400;
+
+/** How long the waits of a group of this size look before they sleep. */
+export function patienceOf(size: number): Pick<WaitsOptions, "spins" | "yields"> {
+  return size <= availableParallelism()
+    ? { spins: MANY_SPINS, yields: YIELDS }
+    : { spins: FEW_SPINS, yields: MANY_YIELDS };
+}
+
 export class Waits {
   readonly #options: WaitsOptions;
   readonly #pending = new Set<Pending>();
@@ -102,6 +116,7 @@ export class Waits {
   }
 
   #drive(): void {
+    if (this.#pending.size === 0) return; // the group may be closed, and its memory gone
     if (this.#options.mode === "poll") {
       const done = this.#look();
       this.#idle = done ? 0 : this.#idle + 1;
