@@ -26,8 +26,8 @@ import {
 } from "../transport.ts";
 import { type Control, LEFT } from "./control.ts";
 import { createSleeper, type Sleeper } from "./futex.ts";
-import { joinControl } from "./join.ts";
-import { type ProcessIdentity, Pulse } from "./liveness.ts";
+import { type Joined, joinControl } from "./join.ts";
+import { Pulse } from "./liveness.ts";
 import { MailboxReader, Outbox } from "./mailbox.ts";
 import type { JoinOptions } from "./options.ts";
 import { shareByName } from "./share.ts";
@@ -39,8 +39,7 @@ const DEFAULT_SILENCE_MS = 10_000;
 export async function joinSharedMemory(options: JoinOptions): Promise<Transport> {
   checkRank(options.rank, options.size);
   options.signal?.throwIfAborted();
-  const { control, peers } = await joinControl(options);
-  return new SharedMemoryTransport(options, control, peers);
+  return new SharedMemoryTransport(options, await joinControl(options));
 }
 
 class SharedMemoryTransport implements Transport {
@@ -62,11 +61,12 @@ class SharedMemoryTransport implements Transport {
   readonly #counter = new SubgroupCounter();
   readonly #others: readonly number[];
   readonly #deadlineMs: number;
+  readonly #name = (rank: number): number => this.#options.names?.[rank] ?? rank;
   readonly #onAbort = () => this.abort(this.#options.signal?.reason);
   #barriers = 0;
   #closed = false;
 
-  constructor(options: JoinOptions, control: Control, peers: readonly ProcessIdentity[]) {
+  constructor(options: JoinOptions, { control, peers }: Joined) {
     const { rank, size } = options;
     this.rank = rank;
     this.size = size;
@@ -186,15 +186,17 @@ class SharedMemoryTransport implements Transport {
       name: `${this.#options.name}-${id}`.slice(-80),
       rank: ranks.indexOf(this.rank),
       size: ranks.length,
-      names: ranks.map((member) => this.#name(member)),
+      names: ranks.map(this.#name),
       awaiting: (peer) => {
         this.#checkPeers((missing) => missing === ranks[peer]);
         this.#check();
       },
       failed: (error) => this.#fail(error),
     });
-    const keep = (subgroup: Transport) => this.#subgroups.add(subgroup);
-    joined.then(keep, (error: unknown) => this.abort(error));
+    joined.then(
+      (own) => this.#subgroups.add(own),
+      (error: unknown) => this.abort(error),
+    );
     return joined;
   }
 
@@ -215,10 +217,6 @@ class SharedMemoryTransport implements Transport {
     for (const peer of this.#others) this.#ring(peer);
     for (const region of this.#regions) region.close();
     this.#control.memory.close();
-  }
-
-  #name(rank: number): number {
-    return this.#options.names?.[rank] ?? rank;
   }
 
   #wait(
