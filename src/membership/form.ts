@@ -34,7 +34,8 @@ export function form(draft: Draft): void {
 
 /**
  * Those that divide the model hold different parts of it: a rank's place among them is its remainder.
- * The first of each place come first, so that a smaller generation still has all parts.
+ * The first of each place come first, in the order of places, so that a smaller generation still has
+ * all parts, and ranks keep their places.
  */
 function byPlace(draft: Draft, old: readonly WorkerState[]): readonly WorkerState[] {
   const together = togetherIn(draft.options);
@@ -46,9 +47,10 @@ function byPlace(draft: Draft, old: readonly WorkerState[]): readonly WorkerStat
     const place = (ranks.get(worker.id) as number) % together;
     const turn = seen.get(place) ?? 0;
     seen.set(place, turn + 1);
-    return { worker, turn };
+    return { worker, turn, place };
   });
-  return turns.sort((a, b) => a.turn - b.turn).map(({ worker }) => worker);
+  const inOrder = turns.sort((a, b) => a.turn - b.turn || a.place - b.place);
+  return inOrder.map(({ worker }) => worker);
 }
 
 /**

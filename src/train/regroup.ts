@@ -16,17 +16,12 @@ import {
 } from "../execute/index.ts";
 import { axesFor } from "../parallel/index.ts";
 import type { StepGraph } from "../plan/index.ts";
-import {
-  Heirs,
-  type JournalPlan,
-  type Stage,
-  type StepProgram,
-  stageOf,
-} from "../program/index.ts";
+import { Heirs, type JournalPlan, type StepProgram, stageOf } from "../program/index.ts";
 import { makeBeside } from "./beside.ts";
+import { isPlaceLost, keepingPlaces } from "./places.ts";
 import { type Planned, planOf, programOf } from "./planned.ts";
 import { lostState } from "./routes.ts";
-import { runStages } from "./run-stages.ts";
+import { aloneOf, runStages } from "./run-stages.ts";
 import { writeScalars } from "./state.ts";
 import type { TrainerOptions } from "./step-types.ts";
 import { allOf, type Estate, giveState, receiveState, takeOver, tellLost } from "./transfer.ts";
@@ -75,7 +70,6 @@ export async function moveTo(
   const before = await settle(group, standings);
   const told = await tell(group, before);
   if (told.every(({ steps }) => steps < 0)) return undefined;
-  if (before !== undefined && isLostWithOne(before.planned.plan)) throw lostState();
   const finishing = before && finishingOf(before, told);
   let standing = before;
   if (before !== undefined && finishing !== undefined) await startCommit(before, finishing);
@@ -83,14 +77,18 @@ export async function moveTo(
   if (before !== undefined && finishing !== undefined) {
     standing = await endCommit(before, finishing);
   }
-  const now = await tell(group, standing);
-  const steps = Math.max(...now.map((rank) => rank.steps));
+  const came = await tell(group, standing);
+  const steps = Math.max(...came.map((rank) => rank.steps));
   const parallel = axesFor(options.parallel, group?.size ?? 1);
   const planned = planOf({ ...options, parallel }, before?.planned.step ?? prepared);
+  const now = keepingPlaces(planned.plan, came);
+  if (before !== undefined && isPlaceLost(before.planned.plan, planned.plan, now, steps)) {
+    throw lostState();
+  }
   const { engine, ranks, offloadFolder: folder } = options;
-  const kept = standing?.steps === steps ? standing : undefined;
+  const kept = now[group?.rank ?? 0]?.steps === steps ? standing : undefined;
   const instance = await makeBeside({ engine, plan: planned.plan, ranks, folder, before: kept });
-  const last = now.find(({ decision }) => decision?.steps === steps)?.decision;
+  const last = came.find(({ decision }) => decision?.steps === steps)?.decision;
   const moved = { options, planned, instance, from: 0, steps, last } as const;
   try {
     await fill(moved, standing, { told, now });
@@ -104,12 +102,6 @@ export async function moveTo(
   standings.pop();
   for (const old of standings.splice(0)) old.instance.close();
   return moved;
-}
-
-/** Whether a rank had what no other has. Ranks that divide sequences alone all have all. */
-function isLostWithOne({ divided, held, kept, gathered }: StepProgram): boolean {
-  const shared = held.length + kept.length + gathered.length;
-  return divided !== undefined && divided.tensors.size + shared > 0;
 }
 
 /**
@@ -220,14 +212,14 @@ async function startCommit(before: Standing, { decision, lost }: Finishing): Pro
   writeScalars(instance, plan, options, { step: steps + 1, gradientScale });
   const own = journalOf(instance, plan);
   own?.decide(decision);
-  await runStages(instance, alone(plan.sides[from].commit), { journal: own });
+  await runStages(instance, aloneOf(plan.sides[from].commit), { journal: own });
   for (const rank of lost) {
     const theirs = programOf(options, planned, rank);
     const layout = theirs.journal as JournalPlan;
     const journal = new Journal(instance.host(layout.buffer, rank), layout);
     journal.decide(decision);
     await instance.addGraphs(theirs);
-    const stages = alone(theirs.sides[from].commit).flatMap((stage) =>
+    const stages = aloneOf(theirs.sides[from].commit).flatMap((stage) =>
       "runs" in stage ? (stageOf(stage, theirs.shared, rank) ?? []) : [],
     );
     await runStages(instance, stages, { journal });
@@ -240,16 +232,10 @@ async function endCommit(before: Standing, { decision }: Finishing): Promise<Sta
   const after = { ...before, steps: decision.steps, last: decision };
   if (decision.isEmpty) return after;
   const { commit } = planned.plan.sides[from];
-  for (const stage of commit.slice(alone(commit).length)) {
+  for (const stage of commit.slice(aloneOf(commit).length)) {
     if ("runs" in stage) await instance.run(stage);
   }
   return { ...after, from: from === 0 ? 1 : 0 };
-}
-
-/** The stages before the first that needs other ranks. */
-function alone(stages: readonly Stage[]): readonly Stage[] {
-  const first = stages.findIndex((stage) => !("runs" in stage));
-  return first < 0 ? stages : stages.slice(0, first);
 }
 
 /** What all ranks have told, before and after they have finished a commit. */

@@ -2,10 +2,11 @@
  * Runs the stages of a step one after the other, and measures the time that a rank computes alone.
  */
 import { assert } from "../errors.ts";
-import type { Instance, StageOptions } from "../execute/index.ts";
+import type { Instance, Journal, StageOptions } from "../execute/index.ts";
 import type { Stage, StepProgram } from "../program/index.ts";
 import { toNumbers } from "../tensor/index.ts";
 import type { Pacing } from "./pacing.ts";
+import { updatesAlone } from "./places.ts";
 import type { Ranks } from "./sharing.ts";
 import type { BatchFields, FillBatch, StepRequest } from "./step-types.ts";
 
@@ -15,6 +16,34 @@ export async function runStages(
   options: StageOptions = {},
 ): Promise<void> {
   for (const stage of stages) await instance.run(stage, options);
+}
+
+/** The stages before the first that needs other ranks. */
+export function aloneOf(stages: readonly Stage[]): readonly Stage[] {
+  const first = stages.findIndex((stage) => !("runs" in stage));
+  return first < 0 ? stages : stages.slice(0, first);
+}
+
+interface Commit {
+  readonly commit: readonly Stage[];
+  readonly journal: Journal | undefined;
+  /** Called when this rank has the step. */
+  readonly committed: () => void;
+}
+
+/**
+ * Commits a step. A rank that updates all that it has by itself has the step after that, whoever is
+ * lost while all wait for each other.
+ */
+export async function runCommit(
+  instance: Instance,
+  plan: StepProgram,
+  { commit, journal, committed }: Commit,
+): Promise<void> {
+  const own = updatesAlone(plan) ? aloneOf(commit).length : commit.length;
+  await runStages(instance, commit.slice(0, own), { journal });
+  committed();
+  await runStages(instance, commit.slice(own));
 }
 
 /**

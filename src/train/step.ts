@@ -19,6 +19,7 @@ import { type Fields, fieldsOf, type Planned, pacingOf, replan, type Sharing } f
 import { journalOf, moveTo, type Standing } from "./regroup.ts";
 import {
   endOf,
+  runCommit,
   runEvaluation,
   runMeasured,
   runStages,
@@ -56,6 +57,7 @@ export class Trainer {
   #isCutChecked = false;
   #fields: Fields;
   #step = 0;
+  #told = 0; // steps whose results were returned; one more may be committed
   #last: Decision | undefined;
   #from: 0 | 1 = 0;
   #busy = false;
@@ -137,18 +139,17 @@ export class Trainer {
     writeScalars(instance, plan, this.#options, { step: step + 1, gradientScale });
     const decision = { steps: step + 1, gradientScale, isEmpty, loss, gradientNorm };
     this.#journal?.decide(decision);
-    if (isEmpty) this.#step += 1;
-    else await this.#commit(side.commit);
-    this.#last = decision;
+    if (isEmpty) [this.#step, this.#last] = [step + 1, decision];
+    else await this.#commit(side.commit, decision);
     const adapted = await this.#adapt();
     await this.#guard.committed(this.#standing());
+    this.#told = this.#step;
     return { ...committedStep(this.#options, decision), ...wishes, ...adapted };
   }
 
   /**
-   * Evaluates one batch of held-out samples. Returns what it adds to the sums over all of them, in
-   * the order of the plan's measures and their terms.
-   * @param size the index of the batch's size among the sizes of the plan's evaluation
+   * Evaluates one batch of held-out samples, of the plan's size of this index. Returns what it adds
+   * to the sums over all of them, in the order of the plan's measures and their terms.
    */
   evaluate(size: number, fill: FillBatch): Promise<number[]> {
     const at = { plan: this.plan, from: this.#from, size, fields: this.#fields.evaluation[size] };
@@ -197,23 +198,19 @@ export class Trainer {
   /**
    * Continues with other ranks, or alone. All ranks of the new group call this together, or
    * `joinTrainer`; those that have trainers were in one group before, which may have failed in the
-   * middle of a step, and is still open. A step that any of them has decided to commit is
-   * committed; another one is not, and is to be made again. After a failure the trainer may move to
-   * yet another group.
-   * @returns the step that was committed meanwhile, if there was one
-   * @throws INVALID_OPTION when there are more ranks than micro-batches; PEER_LOST when a lost rank
-   *   held what no other can read; and what the group throws
+   * middle of a step, and is still open. A step that any of them has decided to commit is committed;
+   * another one is to be made again. After a failure the trainer may move to yet another group.
+   * @returns the step that was committed meanwhile, if `step` has not returned it
+   * @throws INVALID_OPTION; PEER_LOST when no rank can read a part of the state; the group's error
    */
   regroup(ranks?: Ranks): Promise<CommittedStep | undefined> {
     return this.#alone(async () => {
-      const { steps } = this;
+      const told = this.#told;
       this.#moving ??= [this.#standing()];
       const moved = (await moveTo({ ...this.#options, ranks }, this.#moving)) as Standing;
-      this.#moving = undefined;
       this.#take(moved);
-      const { last } = moved;
-      if (last === undefined || moved.steps === steps) return undefined;
-      return committedStep(this.#options, last);
+      const { last, steps } = moved;
+      return last && steps !== told ? committedStep(this.#options, last) : undefined;
     });
   }
 
@@ -227,7 +224,7 @@ export class Trainer {
     this.#collector.close();
     this.#collector = new Collector();
     [this.#options, this.#planned, this.#instance] = [options, planned, instance];
-    [this.#from, this.#step] = [from, steps];
+    [this.#from, this.#step, this.#told, this.#moving] = [from, steps, steps, undefined];
     this.#pacing = pacingOf(options, planned);
     this.#isCutChecked = false;
     this.#fields = fieldsOf(instance, this.plan);
@@ -237,7 +234,7 @@ export class Trainer {
 
   /** Continues as if `step` steps had been committed, with the tensors as they are. */
   resumeAt(step: number): void {
-    this.#step = step;
+    [this.#step, this.#told] = [step, step];
     this.#guard = new Guard(this.#options, step);
   }
 
@@ -296,10 +293,13 @@ export class Trainer {
   }
 
   /** After a failure the weights are half old and half new, so the trainer cannot be used again. */
-  async #commit(stages: readonly Stage[]): Promise<void> {
-    await this.#orBreak(() => runStages(this.#instance, stages, { journal: this.#journal }));
-    [this.#from, this.#step] = [this.#from === 0 ? 1 : 0, this.#step + 1];
-    this.#instance.trim(); // no rank of this group goes back to the one before
+  async #commit(commit: readonly Stage[], decision: Decision): Promise<void> {
+    const [instance, journal] = [this.#instance, this.#journal];
+    const committed = () => {
+      [this.#from, this.#step, this.#last] = [this.#from === 0 ? 1 : 0, decision.steps, decision];
+    };
+    await this.#orBreak(() => runCommit(instance, this.plan, { commit, journal, committed }));
+    instance.trim(); // no rank of this group goes back to the one before
   }
 
   async #orBreak(body: () => Promise<void>): Promise<void> {

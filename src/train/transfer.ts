@@ -9,6 +9,7 @@ import { assert } from "../errors.ts";
 import type { Instance } from "../execute/index.ts";
 import type { Gathered, Heirs, Held, StepProgram, TensorRef } from "../program/index.ts";
 import { rangesOf } from "./held-ranges.ts";
+import { peersBefore } from "./places.ts";
 import { lostState, type Piece, type Route, receiveRoutes, sendRoutes } from "./routes.ts";
 import { holdingOf } from "./state.ts";
 import { UnderWay, type Waiting } from "./under-way.ts";
@@ -176,6 +177,7 @@ function* routesFor(
   { peer, before, plan }: Receiver,
 ): Generator<Route> {
   const tensors = tensorsOf(holding.planned.plan, holding.from);
+  const peers = peersBefore(holding.planned.plan, plan);
   const byBuffer = new Map<string, (Held | Gathered)[]>();
   for (const part of parts) {
     const known = byBuffer.get(part.buffer);
@@ -194,7 +196,9 @@ function* routesFor(
         yield { ...piece, giver: peer, memory: own };
         continue;
       }
-      const givers = heirs.giversOf(range.held);
+      const givers = heirs
+        .giversOf(range.held)
+        .filter(({ rank }) => peers === undefined || peers.includes(rank));
       const near = givers.filter(({ rank, memory }) => rank === memory);
       const able = near.length > 0 ? near : givers;
       const giver = able[turn++ % able.length];
