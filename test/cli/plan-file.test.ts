@@ -72,8 +72,19 @@ test("a plan of stages is written, edited and followed, to the bits of one proce
     assert.equal(other.status, 1);
     assert.match(
       other.stderr,
-      /pipeline 3 does not fit edited\.onnx, which has pipeline stages for 2/,
+      /a pipeline of 3 stages does not fit edited\.onnx, which has pipeline stages for 2/,
     );
+
+    await ok(["plan", "run.ts", ...PIPELINE, "--timetable", "zb-v", "--to", "v.onnx"]);
+    const devices = new Map<number, Set<number>>();
+    for (const { deviceConfigurations } of readModel(join(cwd, "v.onnx")).model.graph.node) {
+      for (const { pipelineStage: stage = -1, shardingSpec } of deviceConfigurations) {
+        const own = shardingSpec.flatMap(({ device }) => device);
+        devices.set(stage, new Set([...(devices.get(stage) ?? []), ...own]));
+      }
+    }
+    const wanted = [0, 1, 1, 0].map((device, stage) => [stage, new Set([device])] as const);
+    assert.deepEqual(devices, new Map(wanted), "the first and the last stage lie on device 0");
   }));
 
 test("a plan of divided matrices says which parts lie where, and gives itself when it is followed", () =>
