@@ -130,7 +130,6 @@ test("what a pipeline cannot do is refused, and says what to do", async () => {
   const small = mlp({ inputs: 4, hidden: [8], outputs: CLASSES });
   await refused({ parallel: { pipeline: 4 } }, /cut into 4 stages with parameters/, small);
   await refused({ parallel: pipeline, zero: 1 }, /does not go together with ZeRO yet/);
-  await refused({ parallel: { pipeline: 2, tensor: 2 } }, /does not go together with tensor yet/);
   await refused({ parallel: pipeline, recompute: { memory: 1e9 } }, /a limit for recompute yet/);
   const later: Setting = { parallel: pipeline, recompute: "blocks", timetable: "zb-h1" };
   await refused(later, /recompute does not go together with zb-h1/);

@@ -56,7 +56,6 @@ export function checkPipeline(
       "Leave out zero and shard: each worker holds its stage only, parameters and optimizer state.",
     );
   }
-  if (parts > 1) refuse("does not go together with tensor yet", "Use one of them, with data.");
   if (stretches > 1) {
     refuse("does not go together with context yet", "Use one of them, with data.");
   }
@@ -66,10 +65,11 @@ export function checkPipeline(
       'Use recompute: "blocks", which computes all blocks again.',
     );
   }
-  if (topology.nodes.some((ranks) => ranks.length % stages !== 0)) {
+  const together = stages * parts;
+  if (topology.nodes.some((ranks) => ranks.length % together !== 0)) {
     refuse(
-      "needs workers of one machine for all stages",
-      `Start a multiple of ${stages} workers on each machine.`,
+      `${parts > 1 ? `with tensor ${parts} ` : ""}needs workers of one machine for all stages`,
+      `Start a multiple of ${together} workers on each machine.`,
     );
   }
 }

@@ -1,5 +1,5 @@
 /** Which tiles of gradients the stages of a pipeline make, and which stage has which. */
-import type { ComputeTask, StagePart, StepGraph } from "../plan/index.ts";
+import type { PassTask, StagePart, StepGraph } from "../plan/index.ts";
 import { flatName } from "./flat.ts";
 import type { LayoutGroup } from "./layout.ts";
 import type { Extent } from "./program.ts";
@@ -90,7 +90,7 @@ export function isSummed({ key }: LayoutGroup): boolean {
 }
 
 /** The stage that makes each gradient and each other sum, and each state that is not summed. */
-export function makersOf(step: StepGraph, pieces: readonly ComputeTask[]): Map<string, number> {
+export function makersOf(step: StepGraph, pieces: readonly PassTask[]): Map<string, number> {
   return new Map(
     pieces.flatMap(({ stage, outputs }) =>
       outputs.map((name) => {
@@ -102,7 +102,7 @@ export function makersOf(step: StepGraph, pieces: readonly ComputeTask[]): Map<s
 }
 
 /** Whether a stage has no part after this one. */
-export function isLast(pieces: readonly ComputeTask[], { stage, direction }: StagePart): boolean {
+export function isLast(pieces: readonly PassTask[], { stage, direction }: StagePart): boolean {
   const own = pieces.filter((piece) => piece.stage?.stage === stage);
   return own.at(-1)?.stage?.direction === direction;
 }

@@ -9,9 +9,9 @@ import type { Graph } from "../graph/index.ts";
 import {
   formatTurn,
   isOfKind,
-  isPiece,
   type Pipeline,
   type PlannedTurn,
+  passTasks,
   type StepGraph,
   valueName,
   valueOf,
@@ -49,6 +49,7 @@ import {
 import { StageTurns } from "./stage-turns.ts";
 import { type RowGather, type SumOptions, type SumPlan, sumOf } from "./sums.ts";
 import { Together } from "./together.ts";
+import { computedInTurn } from "./turn-work.ts";
 import { type Wave, waveStage } from "./waves.ts";
 
 const CONTROL = "control";
@@ -108,7 +109,7 @@ export class StagedSums implements SumPlan {
     );
     const counts = ranges.map(({ count }) => count);
     this.rows = ranges.length === 1 ? [] : [{ group: names.outer, first: 0, counts }];
-    const pieces = step.tasks.filter(isPiece);
+    const pieces = passTasks(step);
     this.#makers = makersOf(step, pieces);
     this.#early = new Set(
       pieces
@@ -172,8 +173,9 @@ export class StagedSums implements SumPlan {
     }
     program.shared.add(GRADIENTS);
     this.#control.allocate(CONTROL);
-    for (const { graph } of this.#turns.pieces) {
-      program.graph(graph, 1, () => step.graphs.get(graph) as Graph);
+    for (const task of this.#turns.pieces) {
+      if (task.kind === "exchange") continue;
+      program.graph(task.graph, 1, () => step.graphs.get(task.graph) as Graph);
     }
   }
 
@@ -222,11 +224,10 @@ export class StagedSums implements SumPlan {
     const wave = this.#replicas.waves[turn] as Wave;
     const lanes = Array.from({ length: wave.count }, (_, lane) => lane);
     const at = (lane: number): At => ({ microBatch: turn * this.lanes + lane, lane, from });
-    const own = this.#turns.pieces.filter((piece) => piece.stage?.direction === direction);
-    const computed = own.map((piece): RunStage => {
-      const runs = lanes.map((lane) => places.run(piece, at(lane)));
-      return { name: formatTurn(part), runs, mode: "parallel" };
-    });
+    const tasks = this.#turns.pieces.filter((piece) => piece.stage?.direction === direction);
+    const { step, exchanges } = this.#options;
+    const name = formatTurn(part);
+    const computed = computedInTurn({ name, step, tasks, lanes, at, places, exchanges });
     const isEnd = isLast(this.#turns.pieces, part);
     return isEnd ? [...computed, ...this.#sums(wave, lanes, at)] : computed;
   }
