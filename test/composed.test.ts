@@ -1,6 +1,6 @@
 /**
- * Axes that divide a model in several ways at once: ranks that divide matrices are stages of a
- * pipeline, too. Training follows that of one process, and a checkpoint fits any other mesh.
+ * Axes that divide a model in several ways at once: ranks that divide matrices or sequences are stages
+ * of a pipeline, too. Training follows that of one process, and a checkpoint fits any other mesh.
  */
 import assert from "node:assert/strict";
 import { join } from "node:path";
@@ -41,7 +41,7 @@ const LLAMA = gpt({
 const RUNS: readonly (readonly [string, ModelDefinition, Setting])[] = [
   ["a GPT with tied weights", GPT, { parallel: { data: 2, pipeline: 2, tensor: 2 } }],
   ["a GPT with tied weights", GPT, { parallel: { pipeline: 2, tensor: 3 }, recompute: "blocks" }],
-  ["a Llama with grouped heads", LLAMA, { parallel: { pipeline: 2, tensor: 2 } }],
+  ["a Llama with grouped heads", LLAMA, { parallel: { pipeline: 2, context: 2, tensor: 2 } }],
 ];
 
 for (const [name, definition, setting] of RUNS) {

@@ -56,19 +56,17 @@ export function checkPipeline(
       "Leave out zero and shard: each worker holds its stage only, parameters and optimizer state.",
     );
   }
-  if (stretches > 1) {
-    refuse("does not go together with context yet", "Use one of them, with data.");
-  }
   if (typeof again === "object") {
     refuse(
       "does not go together with a limit for recompute yet",
       'Use recompute: "blocks", which computes all blocks again.',
     );
   }
-  const together = stages * parts;
+  const of = parts * stretches;
+  const together = stages * of;
   if (topology.nodes.some((ranks) => ranks.length % together !== 0)) {
     refuse(
-      `${parts > 1 ? `with tensor ${parts} ` : ""}needs workers of one machine for all stages`,
+      `${of > 1 ? `with ${of} workers for each stage ` : ""}needs workers of one machine for all stages`,
       `Start a multiple of ${together} workers on each machine.`,
     );
   }

@@ -275,8 +275,9 @@ export class StagedSums implements SumPlan {
       this.#program.shared.add(stateBuffer(1));
       runs.push(copy(value, ref));
     }
-    // Sums over replicas write where others have read.
-    const isRead = this.#replicas.ranges.length > 1 || states.length > 0;
+    // Sums over replicas, and over parts of the same samples, write where others have read.
+    const isSummedAgain = this.#replicas.ranges.length > 1 || this.#options.exchanges !== undefined;
+    const isRead = isSummedAgain || states.length > 0;
     return [
       { name: "what other stages have made", runs, mode: "small" },
       ...(isRead ? [barrier("what stages have made is read", name)] : []),
