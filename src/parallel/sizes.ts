@@ -45,15 +45,15 @@ export function checkDivided(
 export function checkPipeline(
   { zero, recompute: again }: Stated,
   topology: Topology,
-  { pipeline: stages, shard, tensor: parts, context: stretches }: Sizes,
+  { pipeline: stages, data, shard, tensor: parts, context: stretches }: Sizes,
 ): void {
   const refuse = (what: string, hint: string): never => {
     throw new LockstepError("INVALID_OPTION", `parallel: pipeline ${stages} ${what}.`, { hint });
   };
-  if (shard > 1 || zero !== undefined) {
+  if ((zero ?? (shard > 1 ? 3 : 1)) > 1) {
     refuse(
-      "does not go together with ZeRO yet",
-      "Leave out zero and shard: each worker holds its stage only, parameters and optimizer state.",
+      "does not go together with ZeRO 2 and 3",
+      "Use zero: 1, or data instead of shard: each worker holds its stage only, parameters and gradients too.",
     );
   }
   if (typeof again === "object") {
@@ -68,6 +68,14 @@ export function checkPipeline(
     refuse(
       `${of > 1 ? `with ${of} workers for each stage ` : ""}needs workers of one machine for all stages`,
       `Start a multiple of ${together} workers on each machine.`,
+    );
+  }
+  const replicas = shard > 1 ? shard : data;
+  const sharers = zero === 1 ? replicas * together : 1;
+  if (topology.nodes.some((ranks) => ranks.length % sharers !== 0)) {
+    refuse(
+      "shares out the state of a stage (zero: 1) among workers of one machine",
+      "Use shard for workers of a machine, and data for machines, or leave out zero.",
     );
   }
 }

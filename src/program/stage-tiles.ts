@@ -26,24 +26,32 @@ export function elementsByStage(
   return elements;
 }
 
-/**
- * Cuts a group among stages: each tile goes to the stage that makes most of it. Within a cut, the
- * parts follow each other in the order of the stages.
- */
-export function cutsByStage(group: LayoutGroup, makers: Makers, stages: number): Span[][] {
+/** By tile of a group: the stage that makes most of it. */
+export function stagesOfTiles(group: LayoutGroup, makers: Makers): number[] {
   let before = 0;
-  const owners = Array.from({ length: group.length / group.tile }, (_, tile) => {
+  return Array.from({ length: group.length / group.tile }, (_, tile) => {
     const found = [...elementsByStage(group, tile, makers)];
     const [most] = found.sort((a, b) => b[1] - a[1] || a[0] - b[0]);
     before = most?.[0] ?? before;
     return before;
   });
+}
+
+/**
+ * Cuts a group among owners of its tiles. Within a cut, the parts follow each other in their order.
+ * @param count of owners
+ */
+export function cutsByOwner(
+  group: LayoutGroup,
+  owners: readonly number[],
+  count: number,
+): Span[][] {
   const cuts: Span[][] = [];
   for (let at = 0; at < owners.length; ) {
     const cut: Span[] = [];
-    for (let stage = 0; stage < stages; stage++) {
+    for (let owner = 0; owner < count; owner++) {
       const start = at * group.tile;
-      while (at < owners.length && owners[at] === stage) at += 1;
+      while (at < owners.length && owners[at] === owner) at += 1;
       cut.push({ group, start, end: at * group.tile });
     }
     cuts.push(cut);

@@ -20,7 +20,7 @@ import { GRADIENTS, gradientBuffer, stateBuffer } from "./buffers.ts";
 import { flatName, gradientAxes } from "./flat.ts";
 import { Gathered, gatheredRef, type Unit } from "./gathered.ts";
 import { entryRef, planLayout } from "./layout.ts";
-import { areInPlace, groupsOfRank, placeIn, type RankGroups, shardGroups } from "./levels.ts";
+import { groupsOfRank, placeIn, shardGroups } from "./levels.ts";
 import { extentsOf, type Ownership, ownSpans } from "./ownership.ts";
 import type { At, Places } from "./places.ts";
 import {
@@ -35,8 +35,8 @@ import {
 import { planReplicas, type Replicas } from "./replica-sums.ts";
 import { copyRun } from "./runs.ts";
 import { entrySpan, extentOf, type Span, spanRef, wholeSpan } from "./spans.ts";
+import { ownershipOfStages } from "./stage-owners.ts";
 import {
-  cutsByStage,
   elementsByStage,
   intersection,
   isLast,
@@ -63,6 +63,8 @@ export class StagedSums implements SumPlan {
   readonly ownership: Ownership;
   readonly places: readonly (readonly number[])[];
   readonly gathered: Gathered;
+  /** Which tiles of gradients the ranks of this pipeline sum. */
+  readonly #stages: Ownership;
   readonly #program: ProgramBuilder;
   readonly #options: SumOptions;
   readonly #replicas: Replicas;
@@ -86,10 +88,13 @@ export class StagedSums implements SumPlan {
     this.#program = program;
     this.#options = options;
     const pipeline = step.pipeline as Pipeline;
-    const groups = shardGroups(ground, gradientAxes(step, vectors));
+    const groups = shardGroups(ground, [pipeline.axis]);
+    const owners = shardGroups(ground, gradientAxes(step, vectors));
     const { members, names } = groups;
     const { number: replica, ranks, place: stage } = placeIn(members, rank);
-    for (const [name, own] of groupsOfRank(groups, rank)) program.groups.set(name, own);
+    for (const [name, own] of [...groupsOfRank(groups, rank), ...groupsOfRank(owners, rank)]) {
+      program.groups.set(name, own);
+    }
     this.places = ranks.map((_, place) => members.map((own) => own[place] as number));
     const least = Math.floor(step.microBatches / members.length);
     if (least < ranks.length) throw tooFew(step, ranks.length, members.length);
@@ -125,7 +130,9 @@ export class StagedSums implements SumPlan {
       lanes: this.lanes,
       isKept: (name) => this.#early.has(name),
     });
-    this.ownership = this.#ownershipOf(groups, ranks, stage);
+    const tiles = { vectors: vectors.gradients.groups, makers: this.#makers, stages: ranks.length };
+    this.#stages = ownershipOfStages(groups, { ground, rank, ...tiles });
+    this.ownership = ownershipOfStages(owners, { ground, rank, ...tiles });
     this.gathered = new Gathered(program, vectors.parameters, this.ownership);
     const taken = this.#turns.pieces.flatMap(({ inputs }) => inputs.map((of) => valueOf(step, of)));
     const parameters = taken.filter(({ role }) => role === "parameter").map(({ of }) => of);
@@ -152,22 +159,11 @@ export class StagedSums implements SumPlan {
     this.#allocate();
   }
 
-  #ownershipOf(groups: RankGroups, ranks: readonly number[], place: number): Ownership {
-    const { vectors, ground } = this.#options;
-    const cuts = vectors.gradients.groups
-      .filter((group) => !isSummed(group))
-      .flatMap((group) => cutsByStage(group, this.#makers, ranks.length));
-    const isInPlace = areInPlace(groups, ground.topology);
-    const { members, names } = groups;
-    const group = names.inner;
-    return { group, isInPlace, place, ranks, cuts, groups: members, buddies: [], wards: [] };
-  }
-
   #allocate(): void {
     const { step, vectors } = this.#options;
     const program = this.#program;
     this.#turns.allocate();
-    const own = extentsOf(vectors.gradients, this.ownership, ownSpans);
+    const own = extentsOf(vectors.gradients, this.#stages, ownSpans);
     for (const name of this.#replicas.accumulators) {
       program.touches(name, joined([...own, ...this.#made.map(extentOf)]));
     }
@@ -206,13 +202,12 @@ export class StagedSums implements SumPlan {
   }
 
   stages(places: Places, from: number): Stage[] {
-    const { group } = this.ownership;
     const copied = this.#unit.work.filter((stage) => !("runs" in stage) || stage.runs.length > 0);
     return [
-      barrier("all parameters are there", group),
+      barrier("all parameters are there", this.ownership.group),
       ...copied,
       ...this.#turns.stages((turn) => this.#work(turn, places, from)),
-      barrier("all stages are computed", group),
+      barrier("all stages are computed", this.#stages.group),
       ...this.#exchanged(places, from),
       ...this.#replicas.sum(this.#summedSpans(), "gradients"),
       ...this.#control.summed(CONTROL, "what ranks tell"),
@@ -250,13 +245,13 @@ export class StagedSums implements SumPlan {
   /** What other stages have made of this rank's tiles, and what all ranks need of each stage. */
   #exchanged(places: Places, from: number): (RunStage | CollectiveStage)[] {
     const { step, vectors } = this.#options;
-    const { place, ranks, group: name } = this.ownership;
+    const { place, ranks, group: name } = this.#stages;
     const isElsewhere = (made: string) => (this.#makers.get(made) ?? place) !== place;
     const rankOf = (made: string) => ranks[this.#makers.get(made) as number] as number;
     const copy = (made: string, ref: TensorRef) =>
       copyRun(this.#program, { ...ref, rank: rankOf(made) }, ref);
     const runs = vectors.gradients.groups.flatMap((group) => {
-      const spans = isSummed(group) ? [wholeSpan(group)] : ownSpans(this.ownership, group);
+      const spans = isSummed(group) ? [wholeSpan(group)] : ownSpans(this.#stages, group);
       return group.entries
         .filter((entry) => isElsewhere(entry.name))
         .flatMap((entry) =>
@@ -287,7 +282,7 @@ export class StagedSums implements SumPlan {
   #summedSpans(): Span[] {
     const { groups } = this.#options.vectors.gradients;
     return groups.flatMap((group) =>
-      isSummed(group) ? [wholeSpan(group)] : ownSpans(this.ownership, group),
+      isSummed(group) ? [wholeSpan(group)] : ownSpans(this.#stages, group),
     );
   }
 }
