@@ -94,6 +94,7 @@ const SETTINGS: readonly Setting[] = [
   { parallel: { pipeline: 3 } },
   { parallel: { pipeline: 4 }, microBatches: 4 },
   { parallel: { data: 2, pipeline: 2 } },
+  { parallel: { data: 2, pipeline: 2 }, zero: 1 },
   { parallel: { pipeline: 2 }, microBatches: 2 },
   { parallel: { pipeline: 2 }, recompute: "blocks" },
   { parallel: { data: 2, pipeline: 3 }, recompute: "blocks" },
@@ -145,6 +146,19 @@ test("each rank has the parameters and the optimizer state of its stage", async 
   }
 });
 
+test("with zero 1 each part of the optimizer state is with one rank", async () => {
+  const setting: Setting = { parallel: { shard: 2, pipeline: 2 }, zero: 1, recompute: "blocks" };
+  const outcomes = await hasBitsOfOne("a GPT with dropout", LARGE, setting);
+  const slots = outcomes.map(({ trainer: { plan } }) => plan.buffers.get("slot.0.exp_avg"));
+  const sizes = slots.map((spec) => residentBytes(spec as BufferSpec));
+  const whole = slots[0]?.byteLength as number;
+  assert.equal(
+    sizes.reduce((sum, own) => sum + own, 0),
+    whole,
+  );
+  assert.ok(Math.max(...sizes) < whole / 2, `${sizes.join(", ")} bytes of ${whole}`);
+});
+
 async function refused(setting: Setting, message: RegExp, definition = GPT): Promise<void> {
   await assert.rejects(train(definition, { microBatches: 8, ...setting }), message);
 }
@@ -155,8 +169,8 @@ test("what a pipeline cannot do is refused, and says what to do", async () => {
   await refused({ parallel: { pipeline: 2, data: 2 }, microBatches: 2 }, /for each of 2 pipelines/);
   const small = mlp({ inputs: 4, hidden: [8], outputs: CLASSES });
   await refused({ parallel: { pipeline: 4 } }, /cut into 4 stages with parameters/, small);
-  await refused({ parallel: pipeline, zero: 1 }, /does not go together with ZeRO yet/);
-  await refused({ parallel: { pipeline: 2, tensor: 2 } }, /does not go together with tensor yet/);
+  await refused({ parallel: pipeline, zero: 3 }, /does not go together with ZeRO 2 and 3/);
+  await refused({ parallel: { shard: 2, pipeline: 2 } }, /does not go together with ZeRO 2 and 3/);
   await refused({ parallel: pipeline, recompute: { memory: 1e9 } }, /a limit for recompute yet/);
   const later: Setting = { parallel: pipeline, recompute: "blocks", timetable: "zb-h1" };
   await refused(later, /recompute does not go together with zb-h1/);

@@ -26,7 +26,10 @@ export function replicaSize({ axes }: Mesh): number {
   return axes.reduce((size, axis) => size * (isSampleAxis(axis.name) ? 1 : axis.size), 1);
 }
 
-/** The ranks that have the same part of the model as one rank, and other samples. */
+/**
+ * The ranks that have the same part of each matrix as one rank: with other samples, or with another
+ * stage of the model.
+ */
 export interface Peers {
   /** Ascending, with that rank. */
   readonly ranks: readonly number[];
@@ -38,7 +41,7 @@ export interface Peers {
 }
 
 export function peersOf(mesh: Mesh, { nodes }: Topology, rank: number): Peers {
-  const axes = mesh.axes.filter(({ name }) => isSampleAxis(name));
+  const axes = mesh.axes.filter(({ name }) => isSampleAxis(name) || name === PIPELINE);
   const ranks = groupOf(
     mesh,
     axes.map(({ name }) => name),

@@ -215,7 +215,11 @@ function sharedAs(
   if (sizes.pipeline > 1) checkPipeline(options, topology, sizes);
   const isStaged = sizes.pipeline > 1;
   const isAgain = options.recompute !== undefined;
-  const staged = isStaged ? [pipeline({ schedule: options.timetable, recompute: isAgain })] : [];
+  const sharded = sizes.shard > 1 ? "shard" : "data";
+  const { zero = sizes.shard > 1 ? 3 : 0 } = options;
+  const sharedOver = zero === 1 && axes.length > 0 ? [sharded] : [];
+  const stages = { schedule: options.timetable, sharedOver, recompute: isAgain };
+  const staged = isStaged ? [pipeline(stages)] : [];
   // A pipeline cuts the pass at its blocks itself.
   const again = options.recompute === undefined || isStaged ? [] : [recompute(options.recompute)];
   const away = options.offload === undefined ? [] : [offload(options.offload)];
@@ -225,26 +229,25 @@ function sharedAs(
       wide.length === 0 ? "One worker computes the whole step." : reasonOf(wide, sizes);
     return { ...shared, strategies: [...divided, ...again, ...staged, ...away], reason };
   }
-  const sharded = sizes.shard > 1 ? "shard" : "data";
-  const { zero = sizes.shard > 1 ? 3 : 0 } = options;
   const { bucketBytes = BUCKET_BYTES } = bucketing ?? {};
   const isSummedWhole = zero < 2;
   const hasBuddies =
-    zero > 0 && options.buddies !== false && buddiesOf(real, mesh, [sharded]).length > 0;
+    zero > 0 &&
+    !isStaged &&
+    options.buddies !== false &&
+    buddiesOf(real, mesh, [sharded]).length > 0;
   const strategies = [
     ...divided,
     ...again,
     ...staged,
     ...axes.map((axis) => data({ axis, combination })),
-    ...(zero === 1 ? [zero1([sharded])] : []),
+    ...(zero === 1 && !isStaged ? [zero1([sharded])] : []),
     ...(zero === 2 ? [zero2([sharded], bucketBytes)] : []),
     ...(zero === 3 ? [zero3([sharded])] : []),
     ...(isSummedWhole ? [sharedUpdates(axes)] : []),
     // Within a node, buckets gain nothing, because sums there take milliseconds of the same cores
     // that compute.
-    ...(isSummedWhole && staged.length === 0 && nodes.length > 1 && bucketing
-      ? [buckets(bucketing)]
-      : []),
+    ...(isSummedWhole && !isStaged && nodes.length > 1 && bucketing ? [buckets(bucketing)] : []),
     ...(hasBuddies ? [buddies(real)] : []),
     ...away,
   ];

@@ -44,6 +44,8 @@ export interface PipelineOptions {
    * `recompute`.
    */
   readonly schedule?: string | undefined;
+  /** The axes along which ranks of the same stage share out its state. Default: none. */
+  readonly sharedOver?: readonly string[];
   /** Whether activations inside a block are computed again in the backward part. Default: false. */
   readonly recompute?: boolean;
 }
@@ -64,13 +66,14 @@ const WORDS: Readonly<Record<Direction, string>> = {
 export function pipeline({
   axis = PIPELINE,
   schedule,
+  sharedOver = [],
   recompute: again = false,
 }: PipelineOptions = {}): Strategy {
   // What W reads would be computed again long before it is read.
   const used = schedule ?? (again ? "1f1b" : DEFAULT_SCHEDULE);
   if (!isSchedule(used)) parseTimetable(used);
   return {
-    name: `stages over "${axis}", ${isSchedule(used) ? used : "a timetable"}${again ? ", recompute blocks" : ""}`,
+    name: nameOf({ axis, schedule: used, sharedOver, recompute: again }),
     rewrite(step, mesh) {
       const ranks = axisOf(mesh, axis).size;
       const [pass, ...others] = step.tasks.filter(isPiece);
@@ -94,9 +97,16 @@ export function pipeline({
         : inParts(step, pass, { count, split, given });
       checkStages(staged, { count, split });
       const parts = { ...staged, pipeline: { axis, schedule: used } };
-      return shardUpdates(parts, [axis], ["slot", "gradient", "parameter"]);
+      const shared = sharedOver.filter((own) => axisOf(mesh, own).size > 1);
+      return shardUpdates(parts, [...shared, axis], ["slot", "gradient", "parameter"]);
     },
   };
+}
+
+function nameOf({ axis, schedule, sharedOver, recompute: again }: Required<PipelineOptions>) {
+  const how = schedule !== undefined && isSchedule(schedule) ? schedule : "a timetable";
+  const shared = sharedOver.map((own) => `, state shared out over "${own}"`).join("");
+  return `stages over "${axis}", ${how}${shared}${again ? ", recompute blocks" : ""}`;
 }
 
 /** Cuts the pass into the parts of stages. */

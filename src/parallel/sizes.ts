@@ -45,20 +45,16 @@ export function checkDivided(
 export function checkPipeline(
   { zero, recompute: again }: Stated,
   topology: Topology,
-  { pipeline: stages, shard, tensor: parts, context: stretches }: Sizes,
+  { pipeline: stages, data, shard, tensor: parts, context: stretches }: Sizes,
 ): void {
   const refuse = (what: string, hint: string): never => {
     throw new LockstepError("INVALID_OPTION", `parallel: pipeline ${stages} ${what}.`, { hint });
   };
-  if (shard > 1 || zero !== undefined) {
+  if ((zero ?? (shard > 1 ? 3 : 1)) > 1) {
     refuse(
-      "does not go together with ZeRO yet",
-      "Leave out zero and shard: each worker holds its stage only, parameters and optimizer state.",
+      "does not go together with ZeRO 2 and 3",
+      "Use zero: 1, or data instead of shard: each worker holds its stage only, parameters and gradients too.",
     );
-  }
-  if (parts > 1) refuse("does not go together with tensor yet", "Use one of them, with data.");
-  if (stretches > 1) {
-    refuse("does not go together with context yet", "Use one of them, with data.");
   }
   if (typeof again === "object") {
     refuse(
@@ -66,10 +62,20 @@ export function checkPipeline(
       'Use recompute: "blocks", which computes all blocks again.',
     );
   }
-  if (topology.nodes.some((ranks) => ranks.length % stages !== 0)) {
+  const of = parts * stretches;
+  const together = stages * of;
+  if (topology.nodes.some((ranks) => ranks.length % together !== 0)) {
     refuse(
-      "needs workers of one machine for all stages",
-      `Start a multiple of ${stages} workers on each machine.`,
+      `${of > 1 ? `with ${of} workers for each stage ` : ""}needs workers of one machine for all stages`,
+      `Start a multiple of ${together} workers on each machine.`,
+    );
+  }
+  const replicas = shard > 1 ? shard : data;
+  const sharers = zero === 1 ? replicas * together : 1;
+  if (topology.nodes.some((ranks) => ranks.length % sharers !== 0)) {
+    refuse(
+      "shares out the state of a stage (zero: 1) among workers of one machine",
+      "Use shard for workers of a machine, and data for machines, or leave out zero.",
     );
   }
 }

@@ -212,7 +212,9 @@ function place(
   const values = new Map<string, StepValue>(step.values);
   for (const name of names) {
     const value = valueOf(step, name);
-    if (roles.includes(value.role)) values.set(name, { ...value, placement });
+    if (!roles.includes(value.role)) continue;
+    // Axes that divide the model may have placed it already.
+    values.set(name, { ...value, placement: { ...value.placement, ...placement } });
   }
   return { ...step, values };
 }

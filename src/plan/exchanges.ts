@@ -143,7 +143,7 @@ function putOff(graph: Graph, pieceOf: Map<Node, number>): void {
 
 function exchangesOf(
   step: StepGraph,
-  { name, inputs, outputs, graph }: ComputeTask,
+  { name, inputs, outputs, graph, stage }: ComputeTask,
   nodes: readonly Node[],
 ): ExchangeTask[] {
   const own = step.graphs.get(graph) as Graph;
@@ -163,6 +163,7 @@ function exchangesOf(
       to: [],
       inputs: [],
       outputs: [],
+      ...(stage && { stage }),
     };
     tasks.set(axis, {
       ...before,

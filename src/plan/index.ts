@@ -15,11 +15,13 @@ export { localStep, partOfReplica } from "./local.ts";
 export { buildNamed } from "./named.ts";
 export {
   arenaOf,
+  exchangedIn,
   isPiece,
   isRepeating,
   madeBy,
   type PassMemory,
   type PassPart,
+  type PassTask,
   passMemory,
   passParts,
   passTasks,

@@ -24,11 +24,12 @@ export function isPiece(task: StepTask): task is ComputeTask {
   return task.kind === "compute" && task.each === MICRO_BATCH && task.graph.startsWith(GRADIENT);
 }
 
+/** A piece of a pass, or what is exchanged between two of them. */
+export type PassTask = ComputeTask | ExchangeTask;
+
 /** The pieces of a pass, and the exchanges between them, in order. */
-export function passTasks({ tasks }: StepGraph): (ComputeTask | ExchangeTask)[] {
-  return tasks.filter(
-    (task): task is ComputeTask | ExchangeTask => isPiece(task) || task.kind === "exchange",
-  );
+export function passTasks({ tasks }: StepGraph): PassTask[] {
+  return tasks.filter((task): task is PassTask => isPiece(task) || task.kind === "exchange");
 }
 
 /** A piece of a pass, and what is exchanged before the next one. */
@@ -51,14 +52,17 @@ export function passParts(step: StepGraph): PassPart[] {
   return parts;
 }
 
+/** The values that ranks exchange. */
+export function exchangedIn(tasks: readonly PassTask[]): ReadonlySet<string> {
+  return new Set(tasks.flatMap((task) => (task.kind === "exchange" ? task.inputs : [])));
+}
+
 /**
  * Plans places for the values that the pieces of a pass pass on. What is exchanged has places of its
  * own.
  */
-export function arenaOf(step: StepGraph, pieces: readonly (ComputeTask | ExchangeTask)[]): Arena {
-  const exchanged = new Set(
-    pieces.flatMap((task) => (task.kind === "exchange" ? task.inputs : [])),
-  );
+export function arenaOf(step: StepGraph, pieces: readonly PassTask[]): Arena {
+  const exchanged = exchangedIn(pieces);
   return planArena(pieces, (name) => {
     const { role, type } = valueOf(step, name);
     return role === "activation" && !exchanged.has(name) ? byteLength(type) : undefined;

@@ -7,6 +7,7 @@ import { byteLength } from "../tensor/index.ts";
 import { backwardOf, blocksFrom, forwardNodes } from "./blocks.ts";
 import type { Cut } from "./cut.ts";
 import { type GivenStages, givenStages } from "./given-stages.ts";
+import type { PassTask } from "./pass.ts";
 import { unitsOf } from "./phases.ts";
 import { type ComputeTask, type StagePart, type StepGraph, valueOf } from "./step-graph.ts";
 import type { Direction, Needs } from "./timetable.ts";
@@ -239,7 +240,7 @@ export function stagesOfBlocks(
 }
 
 /** The part of a stage that makes each value, by its name. */
-export function stageMakers(pieces: readonly ComputeTask[]): ReadonlyMap<string, StagePart> {
+export function stageMakers(pieces: readonly PassTask[]): ReadonlyMap<string, StagePart> {
   return new Map(
     pieces.flatMap(({ stage, outputs }) =>
       stage === undefined ? [] : outputs.map((name) => [name, stage] as const),
@@ -248,7 +249,7 @@ export function stageMakers(pieces: readonly ComputeTask[]): ReadonlyMap<string,
 }
 
 /** The parts of stages that make what a part reads. */
-export function stageNeeds(pieces: readonly ComputeTask[]): Needs {
+export function stageNeeds(pieces: readonly PassTask[]): Needs {
   const makers = stageMakers(pieces);
   const nameOf = ({ stage, direction }: StagePart) => `${stage}${direction}`;
   const needs = new Map<string, Map<string, StagePart>>();

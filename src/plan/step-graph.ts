@@ -125,6 +125,8 @@ export interface ExchangeTask extends TaskBase {
   /** How each input is held, and each output. Undefined: replicated. */
   readonly from: readonly AxisPlacement[];
   readonly to: readonly (AxisPlacement | undefined)[];
+  /** The part of which stage of a pipeline it belongs to. Default: there are no stages. */
+  readonly stage?: StagePart;
 }
 
 /**

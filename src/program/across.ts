@@ -8,7 +8,7 @@ import { cutAtExchanges, isOfKind, localStep, type StepGraph } from "../plan/ind
 import { PARAMETERS, WISHES } from "./buffers.ts";
 import { type Divided, dividedOf } from "./divided.ts";
 import { Exchanges } from "./exchanges.ts";
-import { ALIGNMENT, type Layout, planLayout } from "./layout.ts";
+import { ALIGNMENT, planLayout } from "./layout.ts";
 import type { Ground } from "./levels.ts";
 import type { PartGroups } from "./norm.ts";
 import { ownGraph } from "./own-graph.ts";
@@ -23,8 +23,9 @@ import {
   type TensorRef,
 } from "./program.ts";
 import { copyRun } from "./runs.ts";
+import type { StepProgram } from "./step-program.ts";
 import { Together } from "./together.ts";
-import { runWhole } from "./whole-parameters.ts";
+import { runWhole, type WholeOptions } from "./whole-parameters.ts";
 
 /** What all ranks tell each other: where a rank writes it and reads what all have told. */
 export interface Told {
@@ -142,16 +143,31 @@ export class Across {
     program.shared.add(PARAMETERS);
   }
 
+  /**
+   * The ranks that have each place in the model, in the order of their samples.
+   * @param stages the same of ranks that have the same part, if they have stages of it
+   */
+  placesOf(stages: StepProgram["places"]): StepProgram["places"] {
+    const { ranks } = this.divided;
+    if (stages === undefined) return ranks;
+    return ranks.flatMap((own) => stages.map((peers) => peers.map((peer) => own[peer] as number)));
+  }
+
   /** A run of a graph of whole parameters, for which no other rank does anything. */
   runWhole(
     program: ProgramBuilder,
     name: string,
     graph: Graph,
-    places: Pick<Run, "inputs" | "outputs"> & { readonly parameters: Layout },
+    places: Pick<Run, "inputs" | "outputs"> & Pick<WholeOptions, "parameters" | "gathered">,
   ): Stage {
-    const { parameters, ...of } = places;
+    const { parameters, gathered, ...of } = places;
     const nameOf = (rank: number) => this.#nameOf(rank);
-    return runWhole(program, name, graph, of, { divided: this.divided, parameters, nameOf });
+    return runWhole(program, name, graph, of, {
+      divided: this.divided,
+      parameters,
+      gathered,
+      nameOf,
+    });
   }
 
   #nameOf(rank: number): number {

@@ -45,8 +45,8 @@ interface AxisExchanges {
   readonly ranks: readonly number[];
   readonly place: number;
   readonly isInPlace: boolean;
-  /** In the order of the pass. */
-  readonly tasks: readonly ExchangeTask[];
+  /** The turn of each exchange. */
+  readonly turns: ReadonlyMap<ExchangeTask, number>;
 }
 
 /** Where a rank gives a value. */
@@ -73,12 +73,12 @@ export class Exchanges {
     const tasks = step.tasks.filter(isOfKind("exchange"));
     for (const axis of new Set(tasks.map((task) => task.axis))) {
       const ranks = groupOf(mesh, [axis], rank);
-      const own = tasks.filter((task) => task.axis === axis);
+      const turns = turnsOf(tasks.filter((task) => task.axis === axis));
       const place = placeOnAxis(mesh, axis, rank);
       const isInPlace = isWithinNode(topology, ranks);
-      this.#axes.set(axis, { ranks, place, isInPlace, tasks: own });
+      this.#axes.set(axis, { ranks, place, isInPlace, turns });
       program.groups.set(axis, ranks.map(options.nameOf));
-      for (const [index, task] of own.entries()) this.#place(task, turnOf(index, own.length));
+      for (const [task, turn] of turns) this.#place(task, turn);
     }
   }
 
@@ -138,8 +138,8 @@ export class Exchanges {
     refOf: (name: string, lane: number) => TensorRef,
   ): (RunStage | CollectiveStage)[] {
     const { axis, name } = task;
-    const { ranks, isInPlace, tasks } = this.#axes.get(axis) as AxisExchanges;
-    const turn = turnOf(tasks.indexOf(task), tasks.length);
+    const { ranks, isInPlace, turns } = this.#axes.get(axis) as AxisExchanges;
+    const turn = turns.get(task) as number;
     const bytes = this.#bytes.get(axis)?.[turn] ?? 0;
     const counts = ranks.map(() => bytes);
     const together = isInPlace
@@ -151,11 +151,14 @@ export class Exchanges {
     const runs = lanes.flatMap((lane) =>
       task.inputs.map((input, index) => this.#run(task, index, input, lane, refOf)),
     );
-    // With a single exchange the next pass would write what others still read.
-    const after = isInPlace && tasks.length === 1 ? [barrier(`${name}, read`, axis)] : [];
+    // The next one may write what others would still read.
+    const after = isInPlace && turn === LONE ? [barrier(`${name}, read`, axis)] : [];
     const read = runs.flatMap(({ inputs }) => Object.values(inputs));
     const elements = read.reduce((sum, { type }) => sum + elementCount(type.shape), 0);
-    return [...together, { name, runs, mode: sweepMode(elements, 0.5) }, ...after];
+    const ofStage = (own: CollectiveStage): CollectiveStage =>
+      task.stage === undefined ? own : { ...own, ofStage: task.stage.stage };
+    const run: RunStage = { name, runs, mode: sweepMode(elements, 0.5) };
+    return [...together.map(ofStage), run, ...after.map(ofStage)];
   }
 
   #run(
@@ -179,13 +182,30 @@ export class Exchanges {
   }
 }
 
+/** The turn of an exchange that is the only one of its part of the pass. */
+const LONE = 3;
+
 /**
  * A buffer is written again two exchanges later: by then all ranks have come to the one between, and
- * have read it. The last of an odd number has a buffer of its own, because the first one follows it
- * in the next pass.
+ * have read it. The pass has one part, or a part for each direction of each stage; any part may
+ * follow any other. So each begins with turn 0 and ends with another: the last of an odd number has a
+ * buffer of its own, and so has one that is alone, which all ranks have read when it ends.
  */
-function turnOf(index: number, count: number): number {
-  return count % 2 === 1 && index === count - 1 ? 2 : index % 2;
+function turnsOf(tasks: readonly ExchangeTask[]): Map<ExchangeTask, number> {
+  const parts = new Map<string, ExchangeTask[]>();
+  for (const task of tasks) {
+    const part = `${task.stage?.stage} ${task.stage?.direction}`;
+    parts.set(part, [...(parts.get(part) ?? []), task]);
+  }
+  const turnOf = (index: number, count: number) => {
+    if (count === 1) return LONE;
+    return count % 2 === 1 && index === count - 1 ? 2 : index % 2;
+  };
+  return new Map(
+    [...parts.values()].flatMap((own) =>
+      own.map((task, index) => [task, turnOf(index, own.length)] as const),
+    ),
+  );
 }
 
 interface How {

@@ -51,6 +51,10 @@ export class Gathered {
     this.#ownership = ownership;
   }
 
+  get ownership(): Ownership {
+    return this.#ownership;
+  }
+
   /** @param turn counts the units of a pass */
   unit(name: string, parameters: readonly string[], turn: number): Unit {
     const { isInPlace, place, group } = this.#ownership;

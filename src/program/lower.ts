@@ -76,7 +76,7 @@ export function lower(step: StepGraph, options: LowerOptions): StepProgram {
   const across = new Across(step, options.ground, options.rank);
   const { ground, place, divided } = across;
   const own = new Lowering(across.step, { ...options, ground, rank: place }, across).plan();
-  return { ...withRanks(own, across.ranks), divided, places: divided.ranks };
+  return { ...withRanks(own, across.ranks), divided, places: across.placesOf(own.places) };
 }
 
 class Lowering {
@@ -306,6 +306,7 @@ class Lowering {
         inputs,
         outputs: { sums: batch.sums },
         parameters: this.#vectors.parameters,
+        gathered: this.#sums.gathered,
       };
       return this.#across.runWhole(this.#program, batch.graph, graph, places);
     }

@@ -55,6 +55,8 @@ export interface CollectiveStage {
   readonly mode: "collective";
   /** A group of the program. */
   readonly group: string;
+  /** The stage of a pipeline for which alone ranks come here. Default: it is for all of them. */
+  readonly ofStage?: number;
   readonly call: { readonly kind: "barrier" } | Collective;
   /** Undefined for a barrier. */
   readonly data?: BufferPlace;

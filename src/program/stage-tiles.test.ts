@@ -4,7 +4,7 @@ import { test } from "node:test";
 import fc from "fast-check";
 import { planLayout } from "./layout.ts";
 import { blocksOf, entrySpan, tilesOf } from "./spans.ts";
-import { cutsByRank, spansOfStage } from "./stage-tiles.ts";
+import { cutsByOwner, placesOfTiles, spansOfStage } from "./stage-tiles.ts";
 
 const TILE = 128;
 const STAGES = 5;
@@ -73,7 +73,7 @@ test("each tile lies with one rank, that whose stages make most of it", () => {
   assert.ok(group !== undefined);
   // Both make as much of tile 0, which goes to the first; tile 1 is made by rank 1, tile 2 by rank 0.
   const makers = new Map([1, 0, 1, 1, 0, 0].map((rank, at) => [`${at}`, rank]));
-  const cuts = cutsByRank(group, makers, 2);
+  const cuts = cutsByOwner(group, placesOfTiles(group, makers), 2);
   assert.deepEqual(
     cuts.map((cut) => cut.map(({ start, end }) => [start / TILE, end / TILE])),
     [

@@ -1,5 +1,5 @@
 /** Which tiles of gradients the stages of a pipeline make, and which rank has which. */
-import type { ComputeTask, StagePart, StepGraph } from "../plan/index.ts";
+import type { PassTask, StagePart, StepGraph } from "../plan/index.ts";
 import { flatName } from "./flat.ts";
 import { ALIGNMENT, type LayoutGroup } from "./layout.ts";
 import type { Extent } from "./program.ts";
@@ -35,23 +35,33 @@ function cutAtTiles({ group, start, end }: Span): Span[] {
 }
 
 /**
- * Cuts a group among ranks: each tile goes to the rank whose stages make most of it. Within a cut,
- * the parts follow each other in the order of the ranks.
- * @param makers the rank that makes each gradient
+ * By tile of a group: the place of the rank whose stages make most of it.
+ * @param makers the place that makes each gradient
  */
-export function cutsByRank(group: LayoutGroup, makers: Makers, ranks: number): Span[][] {
+export function placesOfTiles(group: LayoutGroup, makers: Makers): number[] {
   let before = 0;
-  const owners = elementsByTile(group, makers).map((elements) => {
+  return elementsByTile(group, makers).map((elements) => {
     const [most] = [...elements].sort((a, b) => b[1] - a[1] || a[0] - b[0]);
     before = most?.[0] ?? before;
     return before;
   });
+}
+
+/**
+ * Cuts a group among owners of its tiles. Within a cut, the parts follow each other in their order.
+ * @param count of owners
+ */
+export function cutsByOwner(
+  group: LayoutGroup,
+  owners: readonly number[],
+  count: number,
+): Span[][] {
   const cuts: Span[][] = [];
   for (let at = 0; at < owners.length; ) {
     const cut: Span[] = [];
-    for (let rank = 0; rank < ranks; rank++) {
+    for (let owner = 0; owner < count; owner++) {
       const start = at * group.tile;
-      while (at < owners.length && owners[at] === rank) at += 1;
+      while (at < owners.length && owners[at] === owner) at += 1;
       cut.push({ group, start, end: at * group.tile });
     }
     cuts.push(cut);
@@ -127,7 +137,7 @@ export function isSummed({ key }: LayoutGroup): boolean {
 }
 
 /** The stage that makes each gradient and each other sum, and each state that is not summed. */
-export function makersOf(step: StepGraph, pieces: readonly ComputeTask[]): Map<string, number> {
+export function makersOf(step: StepGraph, pieces: readonly PassTask[]): Map<string, number> {
   return new Map(
     pieces.flatMap(({ stage, outputs }) =>
       outputs.map((name) => {
@@ -139,7 +149,7 @@ export function makersOf(step: StepGraph, pieces: readonly ComputeTask[]): Map<s
 }
 
 /** Whether a stage has no part after this one. */
-export function isLast(pieces: readonly ComputeTask[], { stage, direction }: StagePart): boolean {
+export function isLast(pieces: readonly PassTask[], { stage, direction }: StagePart): boolean {
   const own = pieces.filter((piece) => piece.stage?.stage === stage);
   return own.at(-1)?.stage?.direction === direction;
 }

@@ -5,13 +5,14 @@
  */
 import {
   type Arena,
-  type ComputeTask,
   checkTimetable,
+  exchangedIn,
   formatTurn,
-  isPiece,
+  type PassTask,
   type Pipeline,
   type PlannedTimetable,
   type PlannedTurn,
+  passTasks,
   planArena,
   planTimetable,
   readTimetable,
@@ -49,8 +50,8 @@ export interface TurnOptions {
 export class StageTurns {
   /** By stage: the place of the rank that computes it. */
   readonly places: readonly number[];
-  /** The pieces of this rank's stages. */
-  readonly pieces: readonly ComputeTask[];
+  /** The pieces of this rank's stages, and what is exchanged between them. */
+  readonly pieces: readonly PassTask[];
   readonly #program: ProgramBuilder;
   readonly #options: TurnOptions;
   readonly #planned: PlannedTimetable;
@@ -67,7 +68,7 @@ export class StageTurns {
     const { step, ranks, place, microBatches, counts, lanes } = options;
     this.#program = program;
     this.#options = options;
-    const pieces = step.tasks.filter(isPiece);
+    const pieces = passTasks(step);
     this.#makers = stageMakers(pieces);
     const { schedule } = options.pipeline;
     const needs = stageNeeds(pieces);
@@ -98,7 +99,7 @@ export class StageTurns {
   }
 
   /** What other stages read of a stage stays until the end of its backward part. */
-  #arenaOf(pieces: readonly ComputeTask[], stage: number): Arena {
+  #arenaOf(pieces: readonly PassTask[], stage: number): Arena {
     const { step, isKept } = this.#options;
     const own = pieces.filter((piece) => piece.stage?.stage === stage);
     const made = own.flatMap(({ outputs }) => outputs);
@@ -106,9 +107,11 @@ export class StageTurns {
       pieces.filter((piece) => !own.includes(piece)).flatMap(({ inputs }) => inputs),
     );
     const kept = made.filter((name) => others.has(name) || isKept(name));
+    const exchanged = exchangedIn(own);
     return planArena([...own, { inputs: kept, outputs: [] }], (name) => {
       const { role, type } = valueOf(step, name);
-      return role === "activation" || isKept(name) ? byteLength(type) : undefined;
+      const isHere = (role === "activation" && !exchanged.has(name)) || isKept(name);
+      return isHere ? byteLength(type) : undefined;
     });
   }
 

@@ -8,12 +8,12 @@
 import { LockstepError } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
 import {
-  type ComputeTask,
   formatTurn,
   isOfKind,
-  isPiece,
+  type PassTask,
   type Pipeline,
   type PlannedTurn,
+  passTasks,
   type StepGraph,
   valueName,
   valueOf,
@@ -22,7 +22,7 @@ import { GRADIENTS, gradientBuffer, stateBuffer } from "./buffers.ts";
 import { flatName, gradientAxes } from "./flat.ts";
 import { Gathered, gatheredRef, type Unit } from "./gathered.ts";
 import { entryRef, type LayoutGroup, planLayout } from "./layout.ts";
-import { areInPlace, groupsOfRank, placeIn, type RankGroups, shardGroups } from "./levels.ts";
+import { groupsOfRank, placeIn, shardGroups } from "./levels.ts";
 import { extentsOf, type Ownership, ownSpans } from "./ownership.ts";
 import type { At, Places } from "./places.ts";
 import {
@@ -37,8 +37,8 @@ import {
 import { planReplicas, type Replicas } from "./replica-sums.ts";
 import { copyRun } from "./runs.ts";
 import { entrySpan, extentOf, type Span, spanRef, wholeSpan } from "./spans.ts";
+import { ownershipOfStages } from "./stage-owners.ts";
 import {
-  cutsByRank,
   intersection,
   isLast,
   isSummed,
@@ -50,6 +50,7 @@ import {
 import { StageTurns } from "./stage-turns.ts";
 import { type RowGather, type SumOptions, type SumPlan, sumOf } from "./sums.ts";
 import { Together } from "./together.ts";
+import { computedInTurn } from "./turn-work.ts";
 import { type Wave, waveStage } from "./waves.ts";
 
 const CONTROL = "control";
@@ -63,6 +64,8 @@ export class StagedSums implements SumPlan {
   readonly ownership: Ownership;
   readonly places: readonly (readonly number[])[];
   readonly gathered: Gathered;
+  /** Which tiles of gradients the ranks of this pipeline sum. */
+  readonly #stages: Ownership;
   readonly #program: ProgramBuilder;
   readonly #options: SumOptions;
   readonly #replicas: Replicas;
@@ -86,10 +89,13 @@ export class StagedSums implements SumPlan {
     this.#program = program;
     this.#options = options;
     const pipeline = step.pipeline as Pipeline;
-    const groups = shardGroups(ground, gradientAxes(step, vectors));
+    const groups = shardGroups(ground, [pipeline.axis]);
+    const owners = shardGroups(ground, gradientAxes(step, vectors));
     const { members, names } = groups;
     const { number: replica, ranks, place } = placeIn(members, rank);
-    for (const [name, own] of groupsOfRank(groups, rank)) program.groups.set(name, own);
+    for (const [name, own] of [...groupsOfRank(groups, rank), ...groupsOfRank(owners, rank)]) {
+      program.groups.set(name, own);
+    }
     this.places = ranks.map((_, at) => members.map((own) => own[at] as number));
     const least = Math.floor(step.microBatches / members.length);
     if (least < ranks.length) throw tooFew(step, ranks.length, members.length);
@@ -109,7 +115,7 @@ export class StagedSums implements SumPlan {
     );
     const counts = ranges.map(({ count }) => count);
     this.rows = ranges.length === 1 ? [] : [{ group: names.outer, first: 0, counts }];
-    const pieces = step.tasks.filter(isPiece);
+    const pieces = passTasks(step);
     this.#makers = makersOf(step, pieces);
     this.#early = new Set(
       pieces
@@ -126,7 +132,11 @@ export class StagedSums implements SumPlan {
       lanes: this.lanes,
       isKept: (name) => this.#early.has(name),
     });
-    this.ownership = this.#ownershipOf(groups, ranks, place);
+    const { places } = this.#turns;
+    const makers = new Map([...this.#makers].map(([name, of]) => [name, places[of] as number]));
+    const tiles = { vectors: vectors.gradients.groups, makers, count: ranks.length };
+    this.#stages = ownershipOfStages(groups, { ground, rank, ...tiles });
+    this.ownership = ownershipOfStages(owners, { ground, rank, ...tiles });
     this.gathered = new Gathered(program, vectors.parameters, this.ownership);
     const taken = this.#turns.pieces.flatMap(({ inputs }) => inputs.map((of) => valueOf(step, of)));
     const parameters = taken.filter(({ role }) => role === "parameter").map(({ of }) => of);
@@ -157,31 +167,19 @@ export class StagedSums implements SumPlan {
     this.#allocate();
   }
 
-  #ownershipOf(groups: RankGroups, ranks: readonly number[], place: number): Ownership {
-    const { vectors, ground } = this.#options;
-    const { places } = this.#turns;
-    const makers = new Map([...this.#makers].map(([name, of]) => [name, places[of] as number]));
-    const cuts = vectors.gradients.groups
-      .filter((group) => !isSummed(group))
-      .flatMap((group) => cutsByRank(group, makers, ranks.length));
-    const isInPlace = areInPlace(groups, ground.topology);
-    const { members, names } = groups;
-    const group = names.inner;
-    return { group, isInPlace, place, ranks, cuts, groups: members, buddies: [], wards: [] };
-  }
-
   #allocate(): void {
     const { step, vectors } = this.#options;
     const program = this.#program;
     this.#turns.allocate();
-    const own = extentsOf(vectors.gradients, this.ownership, ownSpans);
+    const own = extentsOf(vectors.gradients, this.#stages, ownSpans);
     for (const name of this.#replicas.accumulators) {
       program.touches(name, joined([...own, ...[...this.#made.values()].flat().map(extentOf)]));
     }
     program.shared.add(GRADIENTS);
     this.#control.allocate(CONTROL);
-    for (const { graph } of this.#turns.pieces) {
-      program.graph(graph, 1, () => step.graphs.get(graph) as Graph);
+    for (const task of this.#turns.pieces) {
+      if (task.kind === "exchange") continue;
+      program.graph(task.graph, 1, () => step.graphs.get(task.graph) as Graph);
     }
   }
 
@@ -212,13 +210,12 @@ export class StagedSums implements SumPlan {
   }
 
   stages(places: Places, from: number): Stage[] {
-    const { group } = this.ownership;
     const copied = this.#unit.work.filter((stage) => !("runs" in stage) || stage.runs.length > 0);
     return [
-      barrier("all parameters are there", group),
+      barrier("all parameters are there", this.ownership.group),
       ...copied,
       ...this.#turns.stages((turn) => this.#work(turn, places, from)),
-      barrier("all stages are computed", group),
+      barrier("all stages are computed", this.#stages.group),
       ...this.#exchanged(places, from),
       ...this.#replicas.sum(this.#summedSpans(), "gradients"),
       ...this.#control.summed(CONTROL, "what ranks tell"),
@@ -231,15 +228,14 @@ export class StagedSums implements SumPlan {
     const lanes = Array.from({ length: wave.count }, (_, lane) => lane);
     const at = (lane: number): At => ({ microBatch: turn * this.lanes + lane, lane, from });
     const own = this.#piecesOf(stage).filter((piece) => piece.stage?.direction === direction);
-    const computed = own.map((piece): RunStage => {
-      const runs = lanes.map((lane) => places.run(piece, at(lane)));
-      return { name: formatTurn(part), runs, mode: "parallel" };
-    });
+    const { step, exchanges } = this.#options;
+    const name = formatTurn(part);
+    const computed = computedInTurn({ name, step, tasks: own, lanes, at, places, exchanges });
     const isEnd = isLast(this.#turns.pieces, part);
     return isEnd ? [...computed, ...this.#sums(stage, wave, lanes, at)] : computed;
   }
 
-  #piecesOf(stage: number): ComputeTask[] {
+  #piecesOf(stage: number): PassTask[] {
     return this.#turns.pieces.filter((piece) => piece.stage?.stage === stage);
   }
 
@@ -261,14 +257,14 @@ export class StagedSums implements SumPlan {
   /** What other ranks have made of this rank's tiles, and what all ranks need of each stage. */
   #exchanged(places: Places, from: number): (RunStage | CollectiveStage)[] {
     const { step, vectors } = this.#options;
-    const { place, ranks, group: name } = this.ownership;
+    const { place, ranks, group: name } = this.#stages;
     const placeOf = (made: string) => this.#turns.places[this.#makers.get(made) ?? -1] ?? place;
     const isElsewhere = (made: string) => placeOf(made) !== place;
     const rankOf = (made: string) => ranks[placeOf(made)] as number;
     const copy = (made: string, ref: TensorRef) =>
       copyRun(this.#program, { ...ref, rank: rankOf(made) }, ref);
     const runs = vectors.gradients.groups.flatMap((group) => {
-      const spans = isSummed(group) ? [wholeSpan(group)] : ownSpans(this.ownership, group);
+      const spans = isSummed(group) ? [wholeSpan(group)] : ownSpans(this.#stages, group);
       return group.entries
         .filter((entry) => isElsewhere(entry.name))
         .flatMap((entry) =>
@@ -289,8 +285,9 @@ export class StagedSums implements SumPlan {
       this.#program.shared.add(stateBuffer(1));
       runs.push(copy(value, ref));
     }
-    // Sums over replicas write where others have read.
-    const isRead = this.#replicas.ranges.length > 1 || states.length > 0;
+    // Sums over replicas, and over parts of the same samples, write where others have read.
+    const isSummedAgain = this.#replicas.ranges.length > 1 || this.#options.exchanges !== undefined;
+    const isRead = isSummedAgain || states.length > 0;
     return [
       { name: "what other stages have made", runs, mode: "small" },
       ...(isRead ? [barrier("what stages have made is read", name)] : []),
@@ -300,7 +297,7 @@ export class StagedSums implements SumPlan {
   #summedSpans(): Span[] {
     const { groups } = this.#options.vectors.gradients;
     return groups.flatMap((group) =>
-      isSummed(group) ? [wholeSpan(group)] : ownSpans(this.ownership, group),
+      isSummed(group) ? [wholeSpan(group)] : ownSpans(this.#stages, group),
     );
   }
 }

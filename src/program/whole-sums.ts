@@ -5,9 +5,7 @@
  */
 import type { Graph } from "../graph/index.ts";
 import { shardAxes } from "../mesh/index.ts";
-import { flopsOf } from "../ops/index.ts";
 import {
-  type ComputeTask,
   isOfKind,
   isRepeating,
   madeBy,
@@ -35,6 +33,7 @@ import { Reducer } from "./reduce.ts";
 import { planLevels, type Range } from "./shares.ts";
 import { readySpans, type Span, wholeSpans } from "./spans.ts";
 import { type RowGather, type SumOptions, type SumPlan, sumOf } from "./sums.ts";
+import { modeOfPiece } from "./turn-work.ts";
 import { planWaves, type Wave, waveStage } from "./waves.ts";
 
 /** What is summed together over ranks. */
@@ -46,9 +45,6 @@ interface Bucket {
   /** The sum over ranks; nothing for one rank alone. */
   readonly overRanks: readonly (RunStage | CollectiveStage)[];
 }
-
-/** Some 20 ms on one thread. */
-const SHORT_FLOPS = 1e9;
 
 /** What a piece runs, and what is exchanged behind it. */
 type Computed = readonly [RunStage, ...(RunStage | CollectiveStage)[]];
@@ -186,15 +182,10 @@ export class WholeSums implements SumPlan {
           this.#options.exchanges?.stages(task, lanes, (of, lane) => places.ref(of, at(lane))) ??
           [],
       );
-      const mode = isWhole ? "ordered" : exchanges.length > 0 ? this.#modeOf(piece) : "parallel";
+      const isCut = exchanges.length > 0;
+      const mode = isWhole ? "ordered" : modeOfPiece(this.#options.step, piece, isCut);
       return [{ name, runs, mode }, ...exchanged];
     });
-  }
-
-  /** Short pieces between exchanges are not handed to other threads. */
-  #modeOf({ graph }: ComputeTask): RunStage["mode"] {
-    const own = this.#options.step.graphs.get(graph) as Graph;
-    return flopsOf(own) < SHORT_FLOPS ? "sweep" : "parallel";
   }
 
   /** The last wave: sums over ranks travel beside the pieces that are still computed. */

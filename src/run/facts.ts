@@ -56,11 +56,12 @@ export function factsOf(of: FactsOf): Facts {
   };
 }
 
-/** Lists what all ranks of an axis take part in, in order. */
+/** Lists what all ranks of an axis take part in, in order; not what each stage of a pipeline has of its own. */
 function collectivesOf(stages: readonly Stage[]): string[] {
   return stages.flatMap((stage) => {
     if (stage.mode === "tasks") return stage.tasks.flatMap(({ work }) => collectivesOf(work));
-    return stage.mode === "collective" ? [`${stage.group} ${stage.call.kind} ${stage.name}`] : [];
+    if (stage.mode !== "collective" || stage.ofStage !== undefined) return [];
+    return [`${stage.group} ${stage.call.kind} ${stage.name}`];
   });
 }
 

@@ -25,7 +25,9 @@ const STEPS = 12;
 export const engine = createOrtEngine({ threads: 1 });
 
 /** Fills samples that depend on their position alone. */
-function filling(ranges: readonly { readonly start: number; readonly end: number }[]): FillBatch {
+export function filling(
+  ranges: readonly { readonly start: number; readonly end: number }[],
+): FillBatch {
   const positions = ranges.flatMap(({ start, end }) =>
     Array.from({ length: end - start }, (_, index) => start + index),
   );
@@ -97,12 +99,13 @@ async function runSteps(trainer: Trainer): Promise<Outcome> {
   return { losses, norms, parameters: Object.fromEntries(numbers), trainer };
 }
 
-function assertNear(
+export function assertNear(
   found: readonly number[],
   wanted: readonly number[],
   most: number,
   what: string,
 ) {
+  assert.equal(found.length, wanted.length, what);
   const worst = found.map((own, at) => Math.abs(own - (wanted[at] as number)));
   const scale = Math.max(1e-3, ...wanted.map(Math.abs));
   const distance = Math.max(...worst) / scale;
