@@ -201,7 +201,7 @@ function sharedAs(
     ...(sizes.context > 1 ? [context()] : []),
     ...(sizes.tensor > 1 ? [tensor()] : []),
   ];
-  if (divided.length > 0) checkDivided(options, topology, sizes);
+  if (divided.length > 0) checkDivided(topology, sizes);
   if (sizes.pipeline > 1) checkPipeline(options, topology, sizes);
   const isStaged = sizes.pipeline > 1;
   const isAgain = options.recompute !== undefined;
@@ -219,8 +219,9 @@ function sharedAs(
   const { zero = sizes.shard > 1 ? 3 : 0 } = options;
   const { bucketBytes = BUCKET_BYTES } = bucketing ?? {};
   const isSummedWhole = zero < 2;
-  const hasBuddies =
-    zero > 0 && options.buddies !== false && buddiesOf(real, mesh, [sharded]).length > 0;
+  // A run whose ranks divide the model goes back to its checkpoint after a loss, whatever is doubled.
+  const canHaveBuddies = zero > 0 && options.buddies !== false && divided.length === 0;
+  const hasBuddies = canHaveBuddies && buddiesOf(real, mesh, [sharded]).length > 0;
   const strategies = [
     ...divided,
     ...again,

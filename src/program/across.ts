@@ -8,7 +8,7 @@ import { cutAtExchanges, isOfKind, localStep, type StepGraph } from "../plan/ind
 import { PARAMETERS, WISHES } from "./buffers.ts";
 import { type Divided, dividedOf } from "./divided.ts";
 import { Exchanges } from "./exchanges.ts";
-import { ALIGNMENT, type Layout, planLayout } from "./layout.ts";
+import { ALIGNMENT, planLayout } from "./layout.ts";
 import type { Ground } from "./levels.ts";
 import type { PartGroups } from "./norm.ts";
 import { ownGraph } from "./own-graph.ts";
@@ -24,7 +24,7 @@ import {
 } from "./program.ts";
 import { copyRun } from "./runs.ts";
 import { Together } from "./together.ts";
-import { runWhole } from "./whole-parameters.ts";
+import { runWhole, type WholeOptions } from "./whole-parameters.ts";
 
 /** What all ranks tell each other: where a rank writes it and reads what all have told. */
 export interface Told {
@@ -147,11 +147,13 @@ export class Across {
     program: ProgramBuilder,
     name: string,
     graph: Graph,
-    places: Pick<Run, "inputs" | "outputs"> & { readonly parameters: Layout },
+    places: Pick<Run, "inputs" | "outputs"> & Pick<WholeOptions, "parameters" | "sharded">,
   ): Stage {
-    const { parameters, ...of } = places;
+    const { parameters, sharded, ...of } = places;
     const nameOf = (rank: number) => this.#nameOf(rank);
-    return runWhole(program, name, graph, of, { divided: this.divided, parameters, nameOf });
+    const { group } = this.partGroups(program)(modelAxes(this.#mesh));
+    const { divided } = this;
+    return runWhole(program, name, graph, of, { divided, parameters, sharded, group, nameOf });
   }
 
   #nameOf(rank: number): number {

@@ -5,9 +5,7 @@
  */
 import type { Graph } from "../graph/index.ts";
 import { shardAxes } from "../mesh/index.ts";
-import { flopsOf } from "../ops/index.ts";
 import {
-  type ComputeTask,
   isOfKind,
   isRepeating,
   madeBy,
@@ -21,6 +19,7 @@ import { type FlatVectors, flatName } from "./flat.ts";
 import { entryRef } from "./layout.ts";
 import { groupsOfRank, rankGroups, shardGroups } from "./levels.ts";
 import { buddiesIn, type Ownership, ownershipOf } from "./ownership.ts";
+import { type Computed, passRuns } from "./pass-runs.ts";
 import { type PieceWork, pieceTasks } from "./pieces.ts";
 import { type At, type Places, threadsOf } from "./places.ts";
 import {
@@ -46,12 +45,6 @@ interface Bucket {
   /** The sum over ranks; nothing for one rank alone. */
   readonly overRanks: readonly (RunStage | CollectiveStage)[];
 }
-
-/** Some 20 ms on one thread. */
-const SHORT_FLOPS = 1e9;
-
-/** What a piece runs, and what is exchanged behind it. */
-type Computed = readonly [RunStage, ...(RunStage | CollectiveStage)[]];
 
 export class WholeSums implements SumPlan {
   readonly own: readonly number[];
@@ -176,25 +169,11 @@ export class WholeSums implements SumPlan {
   #computed({ first, count }: Range, places: Places, from: number): Computed[] {
     // Without parallel micro-batches, one run has all threads.
     const isWhole = this.#parts.length === 1 && this.#options.lanes === 1;
-    const lanes = Array.from({ length: count }, (_, lane) => lane);
-    const at = (lane: number) => ({ microBatch: first + lane, lane, from });
-    return this.#parts.map(({ piece, exchanges }): Computed => {
-      const runs = lanes.map((lane) => places.run(piece, at(lane)));
-      const name = `${piece.name} ${first} to ${first + count - 1}`;
-      const exchanged = exchanges.flatMap(
-        (task) =>
-          this.#options.exchanges?.stages(task, lanes, (of, lane) => places.ref(of, at(lane))) ??
-          [],
-      );
-      const mode = isWhole ? "ordered" : exchanges.length > 0 ? this.#modeOf(piece) : "parallel";
-      return [{ name, runs, mode }, ...exchanged];
+    return this.#parts.map((part): Computed => {
+      const name = `${part.piece.name} ${first} to ${first + count - 1}`;
+      const mode = isWhole ? "ordered" : "parallel";
+      return passRuns(part, { ...this.#options, places, first, count, from, name, mode });
     });
-  }
-
-  /** Short pieces between exchanges are not handed to other threads. */
-  #modeOf({ graph }: ComputeTask): RunStage["mode"] {
-    const own = this.#options.step.graphs.get(graph) as Graph;
-    return flopsOf(own) < SHORT_FLOPS ? "sweep" : "parallel";
   }
 
   /** The last wave: sums over ranks travel beside the pieces that are still computed. */
