@@ -66,8 +66,6 @@ async function refused(setting: Setting, message: RegExp, definition = GPT): Pro
 }
 
 test("what does not go together with sequences that are divided is refused", async () => {
-  await refused({ parallel: { shard: 2, context: 2 } }, /context 2 does not go together with ZeRO/);
-  await refused({ parallel: { context: 2 }, zero: 3 }, /does not go together with ZeRO 2 and 3/);
   await refused({ parallel: { context: 5 } }, /cannot cut sequences of 12 tokens evenly/);
   const table = mlp({ inputs: 4, hidden: [8], outputs: CLASSES });
   await refused({ parallel: { context: 2 } }, /which the batches of this run do not have/, table);

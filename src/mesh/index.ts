@@ -3,6 +3,7 @@ export {
   type AxisPlacement,
   formatOnAxis,
   formatPlacement,
+  isFlatShard,
   isSamePlacement,
   isShard,
   type Placement,

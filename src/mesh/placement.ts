@@ -37,6 +37,11 @@ export function isShard(on: AxisPlacement | undefined): on is Shard {
   return typeof on === "object";
 }
 
+/** Whether ranks of some axis hold ranges of the flattened value. */
+export function isFlatShard(placement: Placement): boolean {
+  return Object.values(placement).some((on) => isShard(on) && on.shard === "flat");
+}
+
 /** Whether two placements on an axis are the same. Undefined: replicated. */
 export function isSamePlacement(
   one: AxisPlacement | undefined,

@@ -211,7 +211,7 @@ function sharedAs(
     ...(sizes.context > 1 ? [context()] : []),
     ...(sizes.tensor > 1 ? [tensor()] : []),
   ];
-  if (divided.length > 0) checkDivided(options, topology, sizes);
+  if (divided.length > 0) checkDivided(topology, sizes);
   if (sizes.pipeline > 1) checkPipeline(options, topology, sizes);
   const isStaged = sizes.pipeline > 1;
   const isAgain = options.recompute !== undefined;
@@ -231,11 +231,9 @@ function sharedAs(
   }
   const { bucketBytes = BUCKET_BYTES } = bucketing ?? {};
   const isSummedWhole = zero < 2;
-  const hasBuddies =
-    zero > 0 &&
-    !isStaged &&
-    options.buddies !== false &&
-    buddiesOf(real, mesh, [sharded]).length > 0;
+  // A run whose ranks divide the model goes back to its checkpoint after a loss, whatever is doubled.
+  const canHaveBuddies = zero > 0 && options.buddies !== false && divided.length === 0 && !isStaged;
+  const hasBuddies = canHaveBuddies && buddiesOf(real, mesh, [sharded]).length > 0;
   const strategies = [
     ...divided,
     ...again,

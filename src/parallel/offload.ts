@@ -4,6 +4,7 @@
  * sharded (ZeRO-3), because each piece of the pass uses gathered copies of them. After Rajbhandari
  * et al., "ZeRO-Infinity", 2021. It comes after the strategies that shard.
  */
+import { isFlatShard } from "../mesh/index.ts";
 import { type StepGraph, type StepValue } from "../plan/index.ts";
 import type { Strategy } from "./strategy.ts";
 
@@ -24,5 +25,5 @@ export function offload(space: Offload): Strategy {
 }
 
 function isForUpdates({ role, placement }: StepValue): boolean {
-  return role === "slot" || (role === "parameter" && Object.keys(placement).length > 0);
+  return role === "slot" || (role === "parameter" && isFlatShard(placement));
 }

@@ -17,7 +17,6 @@ export type Sizes = Readonly<Record<(typeof AXES)[number], number>>;
 
 /** @throws INVALID_OPTION for what does not go together with a model that workers divide */
 export function checkDivided(
-  { zero, parallel }: Stated,
   topology: Topology,
   { tensor: parts, context: stretches }: Sizes,
 ): void {
@@ -29,10 +28,6 @@ export function checkDivided(
   const refuse = (what: string, hint: string): never => {
     throw new LockstepError("INVALID_OPTION", `parallel: ${named} ${what}.`, { hint });
   };
-  const isSharded = (parallel?.shard ?? 1) > 1 ? zero !== 1 : zero !== undefined && zero > 1;
-  if (isSharded) {
-    refuse("does not go together with ZeRO 2 and 3 yet", "Use zero: 1, or data instead of shard.");
-  }
   if (topology.nodes.some((ranks) => ranks.length % of !== 0)) {
     refuse(
       "needs workers of one machine for each micro-batch",

@@ -4,7 +4,7 @@
  * Trillion Parameter Models", 2020. When these strategies are applied, gradients are already summed
  * over the axes.
  */
-import { axisOf, type Placement } from "../mesh/index.ts";
+import { axisOf, isFlatShard, type Placement } from "../mesh/index.ts";
 import {
   type ComputeTask,
   cutAtUnits,
@@ -100,12 +100,14 @@ function gatherEach(step: StepGraph, axes: readonly string[]): StepGraph {
   const tasks = step.tasks.flatMap((piece): StepTask[] => {
     if (!isPiece(piece)) return [piece];
     at += 1;
-    const used = piece.inputs.filter((name) => isSharded(valueOf(step, name), "parameter"));
+    const used = piece.inputs.filter((name) => isFlat(valueOf(step, name), "parameter"));
     if (used.length === 0) return [piece];
     const gathered = used.map((name) => {
       const value = valueOf(step, name);
       const own = valueName(`gathered ${at} parameter`, value.of);
-      values.set(own, { ...value, placement: {} });
+      // Ranks that divide the model gather what they have of it.
+      const rest = Object.entries(value.placement).filter(([axis]) => !axes.includes(axis));
+      values.set(own, { ...value, placement: Object.fromEntries(rest) });
       return own;
     });
     const gather: GatherTask = {
@@ -175,8 +177,8 @@ function cutWhole(step: StepGraph, cut: (task: ComputeTask) => StepGraph): StepG
   return pieces.length === 1 ? cut(pieces[0] as ComputeTask) : step;
 }
 
-function isSharded({ role, placement }: StepValue, wanted: Role): boolean {
-  return role === wanted && Object.keys(placement).length > 0;
+function isFlat({ role, placement }: StepValue, wanted: Role): boolean {
+  return role === wanted && isFlatShard(placement);
 }
 
 /**
@@ -191,7 +193,7 @@ function reduceEach(step: StepGraph): StepGraph {
   const part = (inputs: readonly string[]): ReduceTask => {
     return { ...whole, inputs, outputs: inputs.map(sumOf) };
   };
-  const isPart = (name: string) => isSharded(valueOf(step, sumOf(name)), "gradient");
+  const isPart = (name: string) => isFlat(valueOf(step, sumOf(name)), "gradient");
   const tasks = step.tasks.flatMap((task): StepTask[] => {
     if (task === whole) return [part(whole.inputs.filter((name) => !isPart(name)))];
     const at = pieces.indexOf(task as ComputeTask);
@@ -203,6 +205,7 @@ function reduceEach(step: StepGraph): StepGraph {
   return { ...step, tasks };
 }
 
+/** What values are on other axes stays. */
 function place(
   step: StepGraph,
   names: readonly string[],

@@ -158,16 +158,13 @@ export class Across {
     program: ProgramBuilder,
     name: string,
     graph: Graph,
-    places: Pick<Run, "inputs" | "outputs"> & Pick<WholeOptions, "parameters" | "gathered">,
+    places: Pick<Run, "inputs" | "outputs"> & Pick<WholeOptions, "parameters" | "sharded">,
   ): Stage {
-    const { parameters, gathered, ...of } = places;
+    const { parameters, sharded, ...of } = places;
     const nameOf = (rank: number) => this.#nameOf(rank);
-    return runWhole(program, name, graph, of, {
-      divided: this.divided,
-      parameters,
-      gathered,
-      nameOf,
-    });
+    const { group } = this.partGroups(program)(modelAxes(this.#mesh));
+    const { divided } = this;
+    return runWhole(program, name, graph, of, { divided, parameters, sharded, group, nameOf });
   }
 
   #nameOf(rank: number): number {

@@ -300,19 +300,20 @@ class Lowering {
         return [name, batch.fields.get(name) ?? this.#places.ref(valueName(stage, name), at)];
       }),
     );
-    if (this.#across?.isModelDivided === true) {
-      const { graph } = this.#program.graphs.get(batch.graph) as GraphSpec;
-      const places = {
-        inputs,
-        outputs: { sums: batch.sums },
-        parameters: this.#vectors.parameters,
-        gathered: this.#sums.gathered,
-      };
-      return this.#across.runWhole(this.#program, batch.graph, graph, places);
-    }
-    const { gathered } = this.#sums;
-    if (!this.#isFullySharded || gathered === undefined) return evaluationStage(batch, inputs);
+    const { gathered, ownership } = this.#sums;
     const { graph } = this.#program.graphs.get(batch.graph) as GraphSpec;
-    return gathered.inPieces(batch.graph, graph, { inputs, outputs: { sums: batch.sums } });
+    const places = { inputs, outputs: { sums: batch.sums } };
+    const isSharded = this.#isFullySharded && gathered !== undefined;
+    if (this.#across?.isModelDivided === true) {
+      const { parameters } = this.#vectors;
+      const sharded = isSharded && ownership !== undefined ? { gathered, ownership } : undefined;
+      return this.#across.runWhole(this.#program, batch.graph, graph, {
+        ...places,
+        parameters,
+        sharded,
+      });
+    }
+    if (!isSharded) return evaluationStage(batch, inputs);
+    return gathered.inPieces(batch.graph, graph, places);
   }
 }

@@ -98,7 +98,8 @@ export class Room {
   }
 }
 
-function roomBlocks({ group, start, end }: Span): Span[] {
+/** Cuts a span into blocks of whole tiles or of a part of one tile. */
+export function roomBlocks({ group, start, end }: Span): Span[] {
   const { tile } = group;
   const blocks: Span[] = [];
   for (let at = start; at < end; ) {

@@ -8,10 +8,10 @@
 import { assert } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
 import {
-  type ComputeTask,
   isOfKind,
-  isPiece,
   MICRO_BATCH,
+  madeBy,
+  type PassPart,
   type StepGraph,
   type StepTask,
   valueName,
@@ -32,6 +32,7 @@ import {
   ownSpans,
   updatedSpans,
 } from "./ownership.ts";
+import { type Computed, partsTogether, passRuns } from "./pass-runs.ts";
 import { GATHER, type PieceWork, pieceTasks, REDUCE } from "./pieces.ts";
 import { type At, type Places } from "./places.ts";
 import {
@@ -56,9 +57,12 @@ const BUFFERS = 2;
 const CONTROL = "control";
 const BESIDE = "what is summed beside";
 
-/** A piece of the pass, what is gathered for it, and the gradients that it makes. */
+/**
+ * A piece of the pass, what is gathered for it, and the gradients that it makes. It is in parts where
+ * ranks that divide the model exchange something.
+ */
 interface ShardedPiece {
-  readonly task: ComputeTask;
+  readonly parts: readonly PassPart[];
   readonly unit: Unit | undefined;
   readonly bucket: GradientBucket | undefined;
 }
@@ -167,7 +171,8 @@ export class ShardedSums implements SumPlan {
     }
     const { of, role } = valueOf(step, name);
     if (role !== "parameter" || name === valueName("parameter", of)) return undefined;
-    const unit = this.#pieces.find(({ task }) => task.inputs.includes(name))?.unit;
+    const isRead = ({ piece }: PassPart) => piece.inputs.includes(name);
+    const unit = this.#pieces.find(({ parts }) => parts.some(isRead))?.unit;
     assert(unit !== undefined, `"${name}" is gathered for a piece`);
     return gatheredRef(unit, of);
   }
@@ -198,11 +203,8 @@ export class ShardedSums implements SumPlan {
       const first = before;
       const count = this.#ofPlace(wave, place).length;
       before += count;
-      const runs = (task: ComputeTask) =>
-        Array.from({ length: count }, (_, lane) =>
-          places.run(task, { microBatch: first + lane, lane, from }),
-        );
-      const tasks = this.#tasks(wave, runs);
+      const of = { ...this.#options, places, first, count, from, mode: "parallel" } as const;
+      const tasks = this.#tasks(wave, (part) => passRuns(part, { ...of, name: part.piece.name }));
       return { name: `wave from ${wave.first}`, mode: "tasks", tasks };
     });
     return [...(isInPlace ? [barrier("all parameters are there", group)] : []), ...stages];
@@ -232,13 +234,15 @@ export class ShardedSums implements SumPlan {
     const gathers = step.tasks.filter(isOfKind("gather")).filter(isEach);
     const reduces = step.tasks.filter(isOfKind("reduce")).filter(isEach);
     let [units, buckets] = [0, 0];
-    return step.tasks.filter(isPiece).map((task): ShardedPiece => {
-      const gather = gathers.find(({ outputs }) => outputs.some((v) => task.inputs.includes(v)));
-      const reduce = reduces.find(({ inputs }) => inputs.some((v) => task.outputs.includes(v)));
+    return partsTogether(step).map((parts): ShardedPiece => {
+      const read = new Set(parts.flatMap(({ piece }) => piece.inputs));
+      const summed = new Set(parts.flatMap(madeBy));
+      const gather = gathers.find(({ outputs }) => outputs.some((v) => read.has(v)));
+      const reduce = reduces.find(({ inputs }) => inputs.some((v) => summed.has(v)));
       const taken = gather?.inputs.map((input) => valueOf(step, input).of);
       const made = reduce?.outputs.map((output) => flatName(step, output));
       return {
-        task,
+        parts,
         unit: gather && this.gathered.unit(gather.name, taken ?? [], units++),
         bucket: reduce && {
           name: reduce.name,
@@ -269,23 +273,22 @@ export class ShardedSums implements SumPlan {
     }
     for (let lane = 0; lane < this.lanes; lane++) this.#beside.allocate(besideBuffer(lane));
     this.#control.allocate(CONTROL);
-    for (const { task } of this.#pieces) {
-      program.graph(task.graph, 1, () => step.graphs.get(task.graph) as Graph);
+    for (const { piece } of this.#pieces.flatMap(({ parts }) => parts)) {
+      program.graph(piece.graph, 1, () => step.graphs.get(piece.graph) as Graph);
     }
   }
 
-  #tasks(wave: Wave, runsOf: (task: ComputeTask) => RunStage["runs"]): Task[] {
+  #tasks(wave: Wave, workOf: (part: PassPart) => Computed): Task[] {
     const isLast = this.#replicas.waves.at(-1) === wave;
     const over = (name: string) => (isLast ? (this.#afterWaves.get(name) ?? []) : []);
-    const pieces = this.#pieces.map(({ task, unit, bucket }): PieceWork => {
-      const { name } = task;
+    const pieces = this.#pieces.map(({ parts, unit, bucket }): PieceWork => {
       const sums = bucket && {
         name: bucket.name,
         work: [...this.#sums.stages(wave, bucket), ...over(bucket.name)],
         buffer: bucketBuffer(bucket.buffer, 0),
       };
-      const work: RunStage[] = [{ name, runs: runsOf(task), mode: "parallel" }];
-      return { name, work, gather: unit, sums: sums === undefined ? [] : [sums] };
+      const work = parts.flatMap(workOf);
+      return { name: parts[0]?.piece.name ?? "", work, gather: unit, sums: sums ? [sums] : [] };
     });
     // Messages of all ranks go in one order; what is copied in place waits for nobody.
     const tasks = pieceTasks(pieces, this.ownership.isInPlace ? GATHER : REDUCE);

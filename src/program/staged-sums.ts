@@ -24,6 +24,7 @@ import { Gathered, gatheredRef, type Unit } from "./gathered.ts";
 import { entryRef, type LayoutGroup, planLayout } from "./layout.ts";
 import { groupsOfRank, placeIn, shardGroups } from "./levels.ts";
 import { extentsOf, type Ownership, ownSpans } from "./ownership.ts";
+import { turnRuns } from "./pass-runs.ts";
 import type { At, Places } from "./places.ts";
 import {
   barrier,
@@ -50,7 +51,6 @@ import {
 import { StageTurns } from "./stage-turns.ts";
 import { type RowGather, type SumOptions, type SumPlan, sumOf } from "./sums.ts";
 import { Together } from "./together.ts";
-import { computedInTurn } from "./turn-work.ts";
 import { type Wave, waveStage } from "./waves.ts";
 
 const CONTROL = "control";
@@ -225,14 +225,15 @@ export class StagedSums implements SumPlan {
   #work(part: PlannedTurn, places: Places, from: number): SimpleStage[] {
     const { stage, direction, microBatch: turn } = part;
     const wave = this.#replicas.waves[turn] as Wave;
-    const lanes = Array.from({ length: wave.count }, (_, lane) => lane);
-    const at = (lane: number): At => ({ microBatch: turn * this.lanes + lane, lane, from });
-    const own = this.#piecesOf(stage).filter((piece) => piece.stage?.direction === direction);
-    const { step, exchanges } = this.#options;
-    const name = formatTurn(part);
-    const computed = computedInTurn({ name, step, tasks: own, lanes, at, places, exchanges });
-    const isEnd = isLast(this.#turns.pieces, part);
-    return isEnd ? [...computed, ...this.#sums(stage, wave, lanes, at)] : computed;
+    const { count } = wave;
+    const first = turn * this.lanes;
+    const tasks = this.#piecesOf(stage).filter((piece) => piece.stage?.direction === direction);
+    const of = { ...this.#options, places, first, count, from };
+    const computed = turnRuns({ ...of, name: formatTurn(part), tasks });
+    if (!isLast(this.#turns.pieces, part)) return computed;
+    const lanes = Array.from({ length: count }, (_, lane) => lane);
+    const at = (lane: number): At => ({ microBatch: first + lane, lane, from });
+    return [...computed, ...this.#sums(stage, wave, lanes, at)];
   }
 
   #piecesOf(stage: number): PassTask[] {

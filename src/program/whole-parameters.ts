@@ -1,6 +1,7 @@
 /**
  * Whole parameters, for a run that one rank makes alone where ranks divide the model: they are brought
- * together out of the memory of all of them, unit by unit.
+ * together out of the memory of all of them, unit by unit. Where parts are sharded over nodes, ranks
+ * make such runs at the same time: each gathers its parts, and reads those of its neighbours.
  */
 import type { Graph, Value } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
@@ -9,10 +10,19 @@ import { byteLength, bytesPerElement, type TensorType } from "../tensor/index.ts
 import { PARAMETERS, unitBuffer } from "./buffers.ts";
 import { bringTogether } from "./dim-parts.ts";
 import type { Divided, DividedTensor } from "./divided.ts";
-import { type Gathered, gatheredRef, UNIT_BUFFERS } from "./gathered.ts";
-import { ALIGNMENT, entryRef, type Layout } from "./layout.ts";
-import { ownedSpans } from "./ownership.ts";
-import type { ProgramBuilder, Run, RunStage, Stage, TensorRef } from "./program.ts";
+import { type Gathered, UNIT_BUFFERS } from "./gathered.ts";
+import { ALIGNMENT, entryRef, type Layout, type LayoutEntry } from "./layout.ts";
+import { type Ownership, ownedSpans } from "./ownership.ts";
+import {
+  barrier,
+  type CollectiveStage,
+  type ProgramBuilder,
+  type Run,
+  type RunStage,
+  type Stage,
+  type TensorRef,
+} from "./program.ts";
+import { roomBlocks } from "./room.ts";
 import { runInPieces } from "./run-in-pieces.ts";
 import { copyRun } from "./runs.ts";
 import { type Span, spanOf, spanRef } from "./spans.ts";
@@ -21,10 +31,38 @@ export interface WholeOptions {
   readonly divided: Divided;
   /** Of the parts of this rank; those of others lie alike. */
   readonly parameters: Layout;
-  /** How parameters are gathered of ranks that have the same part. Default: each has all of it. */
-  readonly gathered?: Gathered | undefined;
+  /** Who has which parameters; undefined if each rank has all of its part of the model. */
+  readonly sharded: { readonly ownership: Ownership; readonly gathered: Gathered } | undefined;
+  /** The name of the group of ranks that have other parts of the same samples. */
+  readonly group: string;
   /** What the program calls a rank of the run. */
   readonly nameOf: (rank: number) => number;
+}
+
+/** The parts of some parameters, as this rank finds them. */
+interface Parts {
+  /** The part that a place in the model has. */
+  find(name: string, place: number): TensorRef;
+  /** Brings parts here; asked for when all have been found. */
+  work(): readonly (RunStage | CollectiveStage)[];
+  /** What has to happen before the next parts are brought here. */
+  readonly after: readonly CollectiveStage[];
+}
+
+/** Places one after the other in a buffer. */
+class Room {
+  readonly buffer: string;
+  byteLength = 0;
+
+  constructor(buffer: string) {
+    this.buffer = buffer;
+  }
+
+  place(type: TensorType): TensorRef {
+    const byteOffset = this.byteLength;
+    this.byteLength += Math.ceil(byteLength(type) / ALIGNMENT) * ALIGNMENT;
+    return { buffer: this.buffer, byteOffset, type };
+  }
 }
 
 /** A run of a graph of whole parameters. */
@@ -35,127 +73,124 @@ export function runWhole(
   { inputs, outputs }: Pick<Run, "inputs" | "outputs">,
   options: WholeOptions,
 ): Stage {
-  const { divided, parameters, gathered } = options;
+  const { divided, parameters, sharded } = options;
   return runInPieces(program, name, graph, {
     inputs,
     outputs,
     isParameter: (own) => parameters.entries.has(own),
     gather: (unit, taken, turn) => {
-      const others = taken.filter((own) => !divided.tensors.has(own));
-      const together = others.length === 0 ? undefined : gathered?.unit(unit, others, turn);
-      const room = new UnitRoom(unitBuffer(turn % UNIT_BUFFERS), together?.room.byteLength ?? 0);
+      const room = new Room(unitBuffer(turn % UNIT_BUFFERS));
+      const parts =
+        sharded === undefined
+          ? heldParts(options)
+          : sharded.ownership.isInPlace
+            ? copiedParts(program, unit, room, options, sharded.ownership)
+            : gatheredParts(unit, room, options, sharded.gathered.unit(unit, taken, turn));
       const places = new Map<string, TensorRef>();
-      const copies: Run[] = [];
       const runs = taken.flatMap((own): Run[] => {
         const tensor = divided.tensors.get(own);
+        const place =
+          tensor === undefined ? parts.find(own, divided.place) : room.place(tensor.type);
+        places.set(own, place);
         if (tensor === undefined) return [];
-        const whole = room.take(tensor.type);
-        places.set(own, whole);
-        const parts = new Parts(program, own, room, options);
-        const run = wholeRun(program, tensor, whole, parts);
-        copies.push(...parts.copies);
-        return [run];
+        const { type } = parameters.entries.get(own) as LayoutEntry;
+        return [wholeRun(program, { name: own, tensor, part: type }, place, divided, parts)];
       });
-      program.growing(room.buffer, room.bytes);
-      const find = (own: string) => {
-        const other = together && gatheredRef(together, own);
-        return places.get(own) ?? other ?? entryRef(parameters, PARAMETERS, own);
-      };
-      const copied: RunStage = { name: `parts of ${unit}`, runs: copies, mode: "parallel" };
-      const work = [
-        ...(together?.work ?? []),
-        ...(copies.length === 0 ? [] : [copied]),
-        { name: unit, runs, mode: "parallel" as const },
-      ];
-      return { name: unit, buffer: room.buffer, find, work };
+      program.growing(room.buffer, room.byteLength);
+      const whole: RunStage = { name: unit, runs, mode: "parallel" };
+      const work = [...parts.work(), whole, ...parts.after];
+      return { name: unit, buffer: room.buffer, find: (own) => places.get(own), work };
     },
   });
 }
 
-/** What is brought together for a piece, one thing behind the other. */
-class UnitRoom {
-  readonly buffer: string;
-  bytes: number;
-
-  constructor(buffer: string, bytes: number) {
-    this.buffer = buffer;
-    this.bytes = aligned(bytes);
-  }
-
-  take(type: TensorType): TensorRef {
-    const place = { buffer: this.buffer, byteOffset: this.bytes, type };
-    this.bytes += aligned(byteLength(type));
-    return place;
-  }
+/** Each rank has all of its part of the model, which others read in place. */
+function heldParts({ divided, parameters, nameOf }: WholeOptions): Parts {
+  return {
+    find: (name, place) => {
+      const part = entryRef(parameters, PARAMETERS, name) as TensorRef;
+      return atRank(part, divided, place, nameOf);
+    },
+    work: () => [],
+    after: [],
+  };
 }
 
-function aligned(bytes: number): number {
-  return Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
-}
-
-/** The parts of a parameter, each in the memory of a rank that has it. */
-class Parts {
-  readonly type: TensorType;
-  /** Brings together what several ranks have of a part. */
-  readonly copies: Run[] = [];
-  readonly #program: ProgramBuilder;
-  readonly #part: TensorRef;
-  readonly #span: Span;
-  readonly #room: UnitRoom;
-  readonly #options: WholeOptions;
-
-  constructor(program: ProgramBuilder, name: string, room: UnitRoom, options: WholeOptions) {
-    this.#part = entryRef(options.parameters, PARAMETERS, name) as TensorRef;
-    this.#span = spanOf(options.parameters, name) as Span;
-    this.type = this.#part.type;
-    this.#program = program;
-    this.#room = room;
-    this.#options = options;
-  }
-
-  /** @param wanted which part of each cut */
-  ref({ cuts }: DividedTensor, wanted: readonly number[]): TensorRef {
-    const { divided, gathered } = this.#options;
-    const place = divided.ranks.findIndex((_, at) =>
-      cuts.every(({ partOf }, cut) => partOf[at] === wanted[cut]),
-    );
-    if (gathered === undefined) return this.#at(place, divided.peer, this.#part);
-    const { ownership } = gathered;
-    const owned = ownedSpans(ownership, this.#span);
-    const peerOf = (owner: number) => ownership.ranks[owner] as number;
-    const [first, ...rest] = owned;
-    if (first !== undefined && rest.length === 0) {
-      return this.#at(place, peerOf(first.owner), this.#part);
-    }
-    const whole = this.#room.take(this.type);
-    const width = bytesPerElement(this.type.dtype);
+/** Ranks of this node have pieces of each part, which are read in place, or copied if there are several. */
+function copiedParts(
+  program: ProgramBuilder,
+  name: string,
+  room: Room,
+  { divided, parameters, nameOf }: WholeOptions,
+  ownership: Ownership,
+): Parts {
+  const runs: Run[] = [];
+  const find = (parameter: string, place: number): TensorRef => {
+    const part = entryRef(parameters, PARAMETERS, parameter) as TensorRef;
+    const whole = spanOf(parameters, parameter) as Span;
+    const owned = ownedSpans(ownership, whole);
+    const at = (owner: number, ref: TensorRef): TensorRef =>
+      atRank(ref, divided, place, nameOf, ownership.ranks[owner]);
+    const [first] = owned;
+    if (owned.length === 1 && first !== undefined) return at(first.owner, part);
+    const into = room.place(part.type);
     for (const { owner, span } of owned) {
-      const from = this.#at(place, peerOf(owner), spanRef(span, PARAMETERS));
-      const byteOffset = whole.byteOffset + (span.start - this.#span.start) * width;
-      this.copies.push(copyRun(this.#program, from, { ...whole, byteOffset, type: from.type }));
+      for (const block of roomBlocks(span)) {
+        const from = spanRef(block, PARAMETERS);
+        const before = (block.start - whole.start) * bytesPerElement(part.type.dtype);
+        const to = { ...into, byteOffset: into.byteOffset + before, type: from.type };
+        runs.push(copyRun(program, at(owner, from), to));
+      }
     }
-    return whole;
-  }
+    return into;
+  };
+  return { find, work: () => [{ name, runs, mode: "parallel" }], after: [] };
+}
 
-  /** @param peer the number of a rank among those that have the place */
-  #at(place: number, peer: number, ref: TensorRef): TensorRef {
-    const { divided, nameOf } = this.#options;
-    if (place === divided.place && peer === divided.peer) return ref;
-    return { ...ref, rank: nameOf(divided.ranks[place]?.[peer] as number) };
-  }
+/** Each rank has gathered its parts of a unit, and reads those of its neighbours there. */
+function gatheredParts(
+  name: string,
+  room: Room,
+  { divided, group, nameOf }: WholeOptions,
+  unit: ReturnType<Gathered["unit"]>,
+): Parts {
+  room.byteLength = unit.room.byteLength;
+  return {
+    find: (parameter, place) =>
+      atRank(unit.room.ref(parameter, room.buffer) as TensorRef, divided, place, nameOf),
+    work: () => [...unit.work, barrier(`${name} are there`, group)],
+    after: [barrier(`${name} are read`, group)],
+  };
+}
+
+/** A place in the memory of a rank of another part of the model, or of other samples. */
+function atRank(
+  ref: TensorRef,
+  { ranks, place: own, peer }: Divided,
+  place: number,
+  nameOf: WholeOptions["nameOf"],
+  of = peer,
+): TensorRef {
+  if (place === own && of === peer) return ref;
+  return { ...ref, rank: nameOf(ranks[place]?.[of] as number) };
 }
 
 function wholeRun(
   program: ProgramBuilder,
-  tensor: DividedTensor,
+  of: { readonly name: string; readonly tensor: DividedTensor; readonly part: TensorType },
   whole: TensorRef,
+  divided: Divided,
   parts: Parts,
 ): Run {
-  const graph = wholeGraph(program, tensor, parts.type);
-  const inputs = program.graphs.get(graph)?.graph.inputs ?? [];
-  const refs = inputs.map((input) => {
+  const { name, tensor, part } = of;
+  const graph = wholeGraph(program, tensor, part);
+  const given = program.graphs.get(graph)?.graph.inputs ?? [];
+  const refs = given.map((input) => {
     const wanted = input.split(".").slice(1).map(Number);
-    return [input, parts.ref(tensor, wanted)] as const;
+    const place = divided.ranks.findIndex((_, at) =>
+      tensor.cuts.every(({ partOf }, cut) => partOf[at] === wanted[cut]),
+    );
+    return [input, parts.find(name, place)] as const;
   });
   return { graph, inputs: Object.fromEntries(refs), outputs: { whole } };
 }

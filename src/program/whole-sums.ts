@@ -19,6 +19,7 @@ import { type FlatVectors, flatName } from "./flat.ts";
 import { entryRef } from "./layout.ts";
 import { groupsOfRank, rankGroups, shardGroups } from "./levels.ts";
 import { buddiesIn, type Ownership, ownershipOf } from "./ownership.ts";
+import { type Computed, passRuns } from "./pass-runs.ts";
 import { type PieceWork, pieceTasks } from "./pieces.ts";
 import { type At, type Places, threadsOf } from "./places.ts";
 import {
@@ -33,7 +34,6 @@ import { Reducer } from "./reduce.ts";
 import { planLevels, type Range } from "./shares.ts";
 import { readySpans, type Span, wholeSpans } from "./spans.ts";
 import { type RowGather, type SumOptions, type SumPlan, sumOf } from "./sums.ts";
-import { modeOfPiece } from "./turn-work.ts";
 import { planWaves, type Wave, waveStage } from "./waves.ts";
 
 /** What is summed together over ranks. */
@@ -45,9 +45,6 @@ interface Bucket {
   /** The sum over ranks; nothing for one rank alone. */
   readonly overRanks: readonly (RunStage | CollectiveStage)[];
 }
-
-/** What a piece runs, and what is exchanged behind it. */
-type Computed = readonly [RunStage, ...(RunStage | CollectiveStage)[]];
 
 export class WholeSums implements SumPlan {
   readonly own: readonly number[];
@@ -172,19 +169,10 @@ export class WholeSums implements SumPlan {
   #computed({ first, count }: Range, places: Places, from: number): Computed[] {
     // Without parallel micro-batches, one run has all threads.
     const isWhole = this.#parts.length === 1 && this.#options.lanes === 1;
-    const lanes = Array.from({ length: count }, (_, lane) => lane);
-    const at = (lane: number) => ({ microBatch: first + lane, lane, from });
-    return this.#parts.map(({ piece, exchanges }): Computed => {
-      const runs = lanes.map((lane) => places.run(piece, at(lane)));
-      const name = `${piece.name} ${first} to ${first + count - 1}`;
-      const exchanged = exchanges.flatMap(
-        (task) =>
-          this.#options.exchanges?.stages(task, lanes, (of, lane) => places.ref(of, at(lane))) ??
-          [],
-      );
-      const isCut = exchanges.length > 0;
-      const mode = isWhole ? "ordered" : modeOfPiece(this.#options.step, piece, isCut);
-      return [{ name, runs, mode }, ...exchanged];
+    return this.#parts.map((part): Computed => {
+      const name = `${part.piece.name} ${first} to ${first + count - 1}`;
+      const mode = isWhole ? "ordered" : "parallel";
+      return passRuns(part, { ...this.#options, places, first, count, from, name, mode });
     });
   }
 

@@ -10,14 +10,18 @@ import type { Instance } from "../execute/index.ts";
 import { fileError } from "../files/index.ts";
 import { type Memory, mapFile } from "../memory/index.ts";
 import type { Held, StepProgram } from "../program/index.ts";
-import { type PlaceOf, readState, type TrainerState } from "./state.ts";
+import { placesOf, rankAt } from "./divided.ts";
+import type { PlaceOf } from "./parted.ts";
+import { readState, type TrainerState } from "./state.ts";
 
 /** Bytes that are sent and written at once. */
 const CHUNK_BYTES = 2 ** 22;
 
 /** Returns the size of the file in which parts of other nodes are collected. */
-export function collectedBytes({ held, isHeldInPlace }: StepProgram): number {
-  return isHeldInPlace ? 0 : held.reduce((sum, part) => sum + part.byteLength, 0);
+export function collectedBytes(plan: StepProgram): number {
+  const { held, isHeldInPlace } = plan;
+  const each = isHeldInPlace ? 0 : held.reduce((sum, part) => sum + part.byteLength, 0);
+  return each * placesOf(plan).length;
 }
 
 export interface CollectOptions {
@@ -79,11 +83,13 @@ export class Collector {
   }
 
   /** Finds parts in place, or in what was collected after this step. */
-  placeOf(instance: Instance, { isHeldInPlace }: StepProgram, step: number): PlaceOf {
-    return (part) => {
-      const { buffer, rank, byteOffset } = part;
+  placeOf(instance: Instance, plan: StepProgram, step: number): PlaceOf {
+    const { isHeldInPlace, divided } = plan;
+    return (part, place = divided?.place ?? 0) => {
+      const { buffer, byteOffset } = part;
+      const rank = rankAt(plan, part, place);
       if (isHeldInPlace) return { memory: instance.host(buffer, rank).memory, at: byteOffset };
-      if (this.#found?.step === step) return this.#found.file.placeOf(part);
+      if (this.#found?.step === step) return this.#found.file.placeOf({ ...part, rank });
       throw new LockstepError(
         "PEER_LOST",
         `Worker ${rank} is on another node and has not sent its part of "${buffer}" after step ${step}.`,
@@ -99,15 +105,27 @@ export class Collector {
   }
 }
 
-/** Sends to rank 0 what the other ranks of its shard group hold. */
+/**
+ * Sends to rank 0 what the other ranks of its shard group hold, and those of the shard groups that
+ * have other parts of the model.
+ */
 async function exchange(
   instance: Instance,
-  { held, kept }: StepProgram,
+  plan: StepProgram,
   group: Group,
   path: string,
 ): Promise<CollectedFile | undefined> {
-  if (group.rank === 0) return receiveAll(held, group, path);
-  if (!held.some(({ rank }) => rank === 0)) return undefined;
+  const { held, kept } = plan;
+  const places = placesOf(plan);
+  if (group.rank === 0) {
+    const all = places.flatMap((place) =>
+      held.map((part) => ({ ...part, rank: rankAt(plan, part, place) })),
+    );
+    return receiveAll(all, group, path);
+  }
+  if (!held.some((part) => places.some((place) => rankAt(plan, part, place) === 0))) {
+    return undefined;
+  }
   for (const { buffer, byteOffset, byteLength } of kept) {
     const own = instance.host(buffer).bytes.subarray(byteOffset, byteOffset + byteLength);
     for (let at = 0; at < byteLength; at += CHUNK_BYTES) {
@@ -183,6 +201,6 @@ class CollectedFile {
   }
 }
 
-function keyOf({ buffer, byteOffset }: Held): string {
-  return `${buffer} ${byteOffset}`;
+function keyOf({ buffer, byteOffset, rank }: Held): string {
+  return `${buffer} ${byteOffset} ${rank}`;
 }

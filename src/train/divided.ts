@@ -2,6 +2,7 @@
 import type { Instance } from "../execute/index.ts";
 import {
   type DividedTensor,
+  type Held,
   type PartRange,
   partRanges,
   type StepProgram,
@@ -9,6 +10,7 @@ import {
 } from "../program/index.ts";
 import { byteLength, bytesPerElement, type Tensor } from "../tensor/index.ts";
 import { PIECE_BYTES, rangesOf } from "./held-ranges.ts";
+import type { PartedTensor, PlaceOf } from "./parted.ts";
 
 /** Bytes [from, to) of a whole tensor, which lie at `at` in the part of a place in the model. */
 interface ByteRange {
@@ -48,6 +50,52 @@ export function ownRanges({ divided }: StepProgram, tensor: DividedTensor): Part
   return partRanges(tensor, divided?.place ?? 0);
 }
 
+/** The places in the model whose parts are other ones; one where each rank has all of the model. */
+export function placesOf({ divided }: StepProgram): readonly number[] {
+  if (divided === undefined || divided.tensors.size === 0) return [divided?.place ?? 0];
+  return [...divided.ranks.keys()];
+}
+
+/** The rank that has at a place in the model what another has at this one. */
+export function rankAt(
+  { divided }: StepProgram,
+  { rank }: Pick<Held, "rank">,
+  place: number,
+): number {
+  const own = divided?.ranks[divided.place];
+  return divided?.ranks[place]?.[own?.indexOf(rank) ?? 0] ?? rank;
+}
+
+/**
+ * A tensor that ranks divide, in the parts that one rank can read. Within a node that is all of it;
+ * where parts are sharded over nodes, neighbours have the same shard of each part.
+ */
+export function readableParts(
+  plan: StepProgram,
+  tensor: DividedTensor,
+  ref: TensorRef,
+): PartedTensor["parts"] {
+  const { divided, held, kept, isHeldInPlace } = plan;
+  const whole = { from: 0, to: byteLength(tensor.type), owner: undefined };
+  if (isHeldInPlace || divided === undefined) return [whole];
+  const parts: { from: number; to: number; owner: number | undefined }[] = [];
+  for (const { from, to, at } of byteRangesOf(tensor, divided.ranks.length)) {
+    const local = bytesRef(ref, at, at + to - from);
+    for (const range of rangesOf({ held: [...held, ...kept] }, local)) {
+      const owner = range.held && rankAt(plan, range.held, 0);
+      const end = from + range.to - local.byteOffset;
+      const last = parts.at(-1);
+      if (last !== undefined && last.owner === owner) last.to = end;
+      else parts.push({ from: from + range.from - local.byteOffset, to: end, owner });
+    }
+  }
+  return parts;
+}
+
+function bytesRef({ buffer, byteOffset }: TensorRef, from: number, to: number): TensorRef {
+  return { buffer, byteOffset: byteOffset + from, type: { dtype: "uint8", shape: [to - from] } };
+}
+
 /**
  * Yields the bytes [from, to) of a whole tensor, out of the memory of the ranks that have parts of
  * it. They must not run a step meanwhile. Each piece must be used before the next is asked for.
@@ -56,27 +104,26 @@ export function* wholeBytes(
   instance: Instance,
   plan: StepProgram,
   { name, ref, from, to }: { name: string; ref: TensorRef; from: number; to: number },
+  others: PlaceOf,
 ): Generator<Uint8Array> {
   const { divided } = plan;
   const tensor = dividedTensor(plan, name);
   if (divided === undefined || tensor === undefined) return;
   const ranges = byteRangesOf(tensor, divided.ranks.length);
-  const own = divided.ranks[divided.place] ?? [];
   /** The bytes of a part, by the place that has it. */
   const copy = (place: number, first: number, last: number, into: Uint8Array) => {
-    const at = ref.byteOffset + first;
-    const local: TensorRef = {
-      buffer: ref.buffer,
-      byteOffset: at,
-      type: { dtype: "uint8", shape: [last - first] },
-    };
+    const local = bytesRef(ref, first, last);
     for (const range of rangesOf(plan, local)) {
-      const peer = range.held === undefined ? divided.peer : own.indexOf(range.held.rank);
-      const rank = divided.ranks[place]?.[peer];
-      const isOwn = place === divided.place && range.held === undefined;
-      const { memory } = instance.host(ref.buffer, isOwn ? undefined : rank);
-      into.set(memory.view(range.from, range.to - range.from), range.from - at);
+      const length = range.to - range.from;
+      const found = range.held === undefined ? ofPlace(place) : others(range.held, place);
+      const start = found.at + range.from - (range.held?.byteOffset ?? 0);
+      into.set(found.memory.view(start, length), range.from - local.byteOffset);
     }
+  };
+  /** What this rank has of its part, another rank of the node has of another part. */
+  const ofPlace = (place: number) => {
+    const rank = place === divided.place ? undefined : divided.ranks[place]?.[divided.peer];
+    return { memory: instance.host(ref.buffer, rank).memory, at: 0 };
   };
   let next = ranges.findIndex((range) => range.to > from);
   for (let at = from; at < to; ) {
@@ -99,14 +146,13 @@ export function* wholeBytes(
 export function wholeTensor(
   instance: Instance,
   plan: StepProgram,
-  name: string,
-  ref: TensorRef,
+  { name, ref, others }: { name: string; ref: TensorRef; others: PlaceOf },
 ): Tensor | undefined {
   const tensor = dividedTensor(plan, name);
   if (tensor === undefined) return undefined;
   const { type } = tensor;
   const length = byteLength(type);
-  const pieces = () => wholeBytes(instance, plan, { name, ref, from: 0, to: length });
+  const pieces = () => wholeBytes(instance, plan, { name, ref, from: 0, to: length }, others);
   return {
     ...type,
     pieces,

@@ -6,20 +6,10 @@ import { assert } from "../errors.ts";
 import type { Instance, OwnRange } from "../execute/index.ts";
 import type { StepProgram, TensorRef } from "../program/index.ts";
 import { byteLength, bytesPerElement, type TensorType } from "../tensor/index.ts";
-import { dividedTensor, wholeBytes } from "./divided.ts";
+import { dividedTensor, readableParts, wholeBytes } from "./divided.ts";
 import { PIECE_BYTES, rangesOf } from "./held-ranges.ts";
-import { holdingOf, ownOf, type PlaceOf } from "./state.ts";
-
-/** A tensor under the name `parameters/NAME`, `slots/PARAMETER.SLOT` or `states/NAME`. */
-export interface PartedTensor extends TensorType {
-  readonly name: string;
-  /** In order, without a gap. `owner`: the one rank that holds it; undefined if all ranks do. */
-  readonly parts: readonly {
-    readonly from: number;
-    readonly to: number;
-    readonly owner: number | undefined;
-  }[];
-}
+import type { PartedTensor, PlaceOf } from "./parted.ts";
+import { holdingOf, ownOf } from "./state.ts";
 
 export class StateParts {
   readonly #instance: Instance;
@@ -45,10 +35,8 @@ export class StateParts {
     const { held, kept } = this.#plan;
     return [...this.#refs].map(([name, ref]) => {
       const whole = dividedTensor(this.#plan, nameOf(name));
-      // Ranks that divide the model read each other's parts: each can give all of them.
       if (whole !== undefined) {
-        const { type } = whole;
-        return { name, ...type, parts: [{ from: 0, to: byteLength(type), owner: undefined }] };
+        return { name, ...whole.type, parts: readableParts(this.#plan, whole, ref) };
       }
       const parts = [...rangesOf({ held: [...held, ...kept] }, ref)].map(
         ({ from, to, held: by }) => {
@@ -83,7 +71,8 @@ export class StateParts {
   async *read(name: string, from: number, to: number): AsyncGenerator<Uint8Array> {
     const ref = this.#ref(name);
     if (dividedTensor(this.#plan, nameOf(name)) !== undefined) {
-      yield* wholeBytes(this.#instance, this.#plan, { name: nameOf(name), ref, from, to });
+      const of = { name: nameOf(name), ref, from, to };
+      yield* wholeBytes(this.#instance, this.#plan, of, this.#others);
       return;
     }
     const within = bytesOf(ref, from, to);

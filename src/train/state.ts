@@ -1,13 +1,13 @@
 /** The tensors of a trainer by name, for first values, checkpoints and export. */
 import type { Device, DeviceTensor } from "../engine/index.ts";
 import { type Decision, type Instance, initialize, type OwnRange } from "../execute/index.ts";
-import type { Memory } from "../memory/index.ts";
 import type { ElementRange, Model } from "../nn/index.ts";
 import { rulesOf, scheduleFactor } from "../optimizer/index.ts";
-import { type Held, type StepProgram, scalarsOf, type TensorRef } from "../program/index.ts";
+import { type StepProgram, scalarsOf, type TensorRef } from "../program/index.ts";
 import { byteLength, bytesPerElement, elementCount, type Tensor } from "../tensor/index.ts";
 import { dividedTensor, ownRanges, wholeTensor } from "./divided.ts";
 import { PIECE_BYTES, rangesOf } from "./held-ranges.ts";
+import type { PlaceOf } from "./parted.ts";
 import type { CommittedStep, TrainerOptions } from "./step-types.ts";
 
 /**
@@ -23,9 +23,6 @@ export interface TrainerTensors<T> {
 
 /** The values of a trainer's tensors. */
 export type TrainerState = TrainerTensors<Tensor>;
-
-/** Finds the memory, and the place in it, of a part of a buffer that another rank holds. */
-export type PlaceOf = (part: Held) => { readonly memory: Memory; readonly at: number };
 
 export function namedTensors(
   instance: Instance,
@@ -54,7 +51,7 @@ export async function readState(
 ): Promise<TrainerState> {
   const all = async (refs: ReadonlyMap<string, TensorRef>) => {
     const found = [...refs].map(async ([name, ref]): Promise<[string, Tensor]> => {
-      const whole = wholeTensor(instance, plan, name, ref);
+      const whole = wholeTensor(instance, plan, { name, ref, others });
       if (whole !== undefined) return [name, whole];
       const tensor = isInParts(plan, ref)
         ? inParts(instance, plan, ref, others)

@@ -77,8 +77,6 @@ test("what does not go together with a divided model is refused before anything 
       assert.equal(status, 1, words.join(" "));
       assert.match(stderr, why);
     };
-    const divided = ["--workers", "2", "--parallel", "tensor=2"];
-    await refused([...divided, "--zero", "3"], /does not go together with ZeRO 2 and 3/);
     await refused(["--parallel", "tensor=2"], /need 2 workers, but the run has 1/);
     const both = ["--workers", "2", "--parallel", "data=2,tensor=2"];
     await refused(both, /need 4 workers, but the run has 2/);
