@@ -34,23 +34,29 @@ export function form(draft: Draft): void {
 
 /**
  * Those that divide the model hold different parts of it: a rank's place among them is its remainder.
- * The first of each place come first, in the order of places, so that a smaller generation still has
- * all parts, and ranks keep their places.
+ * The first of each place come first, so that a smaller generation still has all parts, and in the
+ * order of places, so that ranks keep theirs. Before them come those that hold the state: the first
+ * rank does.
  */
 function byPlace(draft: Draft, old: readonly WorkerState[]): readonly WorkerState[] {
   const together = togetherIn(draft.options);
   if (together === 1) return old;
   const { members } = draft.state.generation;
   const ranks = new Map(members.map(({ worker }, rank) => [worker, rank]));
+  const held = furthest(old);
+  const behind = ({ step }: WorkerState) => (step === held ? 0 : 1);
   const seen = new Map<number, number>();
-  const turns = old.map((worker) => {
-    const place = (ranks.get(worker.id) as number) % together;
-    const turn = seen.get(place) ?? 0;
-    seen.set(place, turn + 1);
-    return { worker, turn, place };
-  });
-  const inOrder = turns.sort((a, b) => a.turn - b.turn || a.place - b.place);
-  return inOrder.map(({ worker }) => worker);
+  const turns = old
+    .toSorted((a, b) => behind(a) - behind(b))
+    .map((worker) => {
+      const place = (ranks.get(worker.id) as number) % together;
+      const turn = seen.get(place) ?? 0;
+      seen.set(place, turn + 1);
+      return { worker, turn, behind: behind(worker), place };
+    });
+  return turns
+    .sort((a, b) => a.turn - b.turn || a.behind - b.behind || a.place - b.place)
+    .map(({ worker }) => worker);
 }
 
 /**
