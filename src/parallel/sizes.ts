@@ -12,19 +12,20 @@ interface Stated {
 }
 
 /** In the order of a mesh. */
-export const AXES = ["data", "shard", "context", "tensor", PIPELINE] as const;
+export const AXES = ["data", "shard", "context", "expert", "tensor", PIPELINE] as const;
 export type Sizes = Readonly<Record<(typeof AXES)[number], number>>;
 
 /** @throws INVALID_OPTION for what does not go together with a model that workers divide */
 export function checkDivided(
   { zero, parallel }: Stated,
   topology: Topology,
-  { tensor: parts, context: stretches }: Sizes,
+  { tensor: parts, context: stretches, expert }: Sizes,
 ): void {
-  const of = parts * stretches;
+  const of = parts * stretches * expert;
   const named = [
     ...(parts > 1 ? [`tensor ${parts}`] : []),
     ...(stretches > 1 ? [`context ${stretches}`] : []),
+    ...(expert > 1 ? [`expert ${expert}`] : []),
   ].join(", ");
   const refuse = (what: string, hint: string): never => {
     throw new LockstepError("INVALID_OPTION", `parallel: ${named} ${what}.`, { hint });
@@ -45,7 +46,7 @@ export function checkDivided(
 export function checkPipeline(
   { zero, recompute: again }: Stated,
   topology: Topology,
-  { pipeline: stages, shard, tensor: parts, context: stretches }: Sizes,
+  { pipeline: stages, shard, tensor: parts, context: stretches, expert }: Sizes,
 ): void {
   const refuse = (what: string, hint: string): never => {
     throw new LockstepError("INVALID_OPTION", `parallel: pipeline ${stages} ${what}.`, { hint });
@@ -59,6 +60,9 @@ export function checkPipeline(
   if (parts > 1) refuse("does not go together with tensor yet", "Use one of them, with data.");
   if (stretches > 1) {
     refuse("does not go together with context yet", "Use one of them, with data.");
+  }
+  if (expert > 1) {
+    refuse("does not go together with expert yet", "Use one of them, with data.");
   }
   if (typeof again === "object") {
     refuse(
