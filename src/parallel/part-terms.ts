@@ -33,9 +33,12 @@ export function withSums(step: StepGraph, pass: ComputeTask, axis: string): Step
     values.set(part, { ...value, placement: { ...placement, [axis]: "partial" } });
     return part;
   });
+  // With one micro-batch, what is there are sums over another axis, or none.
+  const sumsPass = ({ axes, inputs }: ReduceTask) =>
+    axes.includes(MICRO_BATCH) || inputs.some((name) => pass.outputs.includes(name));
   const tasks = step.tasks.flatMap((task): StepTask[] => {
     if (task === pass) return [{ ...task, outputs }, ...sumOver(axis, sums)];
-    if (task.kind !== "reduce" || !task.axes.includes(MICRO_BATCH)) return [task];
+    if (task.kind !== "reduce" || !sumsPass(task)) return [task];
     return [{ ...task, axes: [...task.axes, axis] }];
   });
   return { ...step, values, tasks };
