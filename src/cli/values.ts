@@ -82,7 +82,7 @@ export function changes(text: string): readonly Changeable[] {
 /** Parses `data=2,shard=4`. */
 export function parallel(text: string): Axes {
   const entries = names(text).map((axis): [string, number] => {
-    const [, name, size] = /^(data|shard|tensor|context|pipeline)=(\d+)$/.exec(axis) ?? [];
+    const [, name, size] = /^(data|shard|tensor|context|expert|pipeline)=(\d+)$/.exec(axis) ?? [];
     if (name !== undefined && Number(size) >= 1) return [name, Number(size)];
     throw new InvalidArgumentError("It must be sizes of axes, as in data=2,shard=4.");
   });

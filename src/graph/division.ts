@@ -19,6 +19,8 @@ export interface DivisionContext extends InferContext {
    * for, beginning with [1], a dim of one section.
    */
   readonly proportions: readonly (readonly number[])[];
+  /** Whether index tuples, in this input, are known to begin with the number of their own row. */
+  ownRows(index: number): boolean;
 }
 
 /** One way to divide a node. Undefined stands for replicated, and for an input that is omitted. */

@@ -38,6 +38,7 @@ export const sharingShape = {
       shard: count.optional(),
       tensor: count.optional(),
       context: count.optional(),
+      expert: count.optional(),
       pipeline: count.optional(),
     })
     .optional(),

@@ -15,6 +15,7 @@ import {
 import { isSamePlacement, shapeOnAxis } from "../mesh/index.ts";
 import { isFloat, sameShape, type TensorType } from "../tensor/index.ts";
 import { linearDivisions } from "./divisions.ts";
+import { areOwnRows } from "./own-rows.ts";
 import { operatorTable } from "./table.ts";
 
 /** The axis along which nodes are divided. */
@@ -130,7 +131,8 @@ function contextOf(graph: Graph, node: Node, { ranks, proportions }: DividedOver
   const definition = definitionOf(node);
   const context = inferContextOf(graph, node, definition);
   const outputs = definition.infer(context).slice(0, node.outputs.length);
-  return { ...context, outputs, ranks, proportions };
+  const ownRows = (index: number) => areOwnRows(graph, node.inputs[index] ?? "");
+  return { ...context, outputs, ranks, proportions, ownRows };
 }
 
 function definitionOf({ op, name }: Node): OperatorDefinition {

@@ -19,6 +19,7 @@ import { context } from "./context.ts";
 import type { Machine } from "./cost.ts";
 import { data } from "./data.ts";
 import { devicesTold } from "./devices.ts";
+import { experts } from "./experts.ts";
 import { type Offload, offload } from "./offload.ts";
 import { pipeline } from "./pipeline.ts";
 import { type Recompute, recompute } from "./recompute.ts";
@@ -35,7 +36,8 @@ export interface ParallelOptions {
    * model, `shard` shards parameters, gradients and optimizer state. With both, the model is
    * sharded within a group of workers and replicated across groups (hybrid). `tensor` divides the
    * matrices of the model, and the work of each micro-batch. `context` cuts each sequence: a worker
-   * has all parameters, and computes a part of the tokens. `pipeline` gives each worker some of its
+   * has all parameters, and computes a part of the tokens. `expert` gives each worker some of the
+   * experts of each mixture, to which tokens are sent, and a part of the samples. `pipeline` gives each worker some of its
    * layers, which it computes for all micro-batches.
    */
   readonly parallel?: Axes | undefined;
@@ -201,7 +203,7 @@ function sharedAs(
   const { parallel } = options;
   const sizes =
     parallel === undefined
-      ? { data: nodes.length, shard: each, tensor: 1, context: 1, pipeline: 1 }
+      ? { data: nodes.length, shard: each, tensor: 1, context: 1, expert: 1, pipeline: 1 }
       : stated(parallel, size);
   // Ranks that divide a model are neighbours: they exchange the most.
   const wide = AXES.filter((axis) => sizes[axis] > 1);
@@ -209,6 +211,7 @@ function sharedAs(
   const mesh = createMesh(Object.fromEntries(wide.map((axis) => [axis, sizes[axis]])));
   const divided = [
     ...(sizes.context > 1 ? [context()] : []),
+    ...(sizes.expert > 1 ? [experts()] : []),
     ...(sizes.tensor > 1 ? [tensor()] : []),
   ];
   if (divided.length > 0) checkDivided(topology, sizes);
@@ -263,6 +266,7 @@ function stated(axes: Axes, size: number): Sizes {
     data: axes.data ?? 1,
     shard: axes.shard ?? 1,
     context: axes.context ?? 1,
+    expert: axes.expert ?? 1,
     tensor: axes.tensor ?? 1,
     pipeline: axes.pipeline ?? 1,
   };

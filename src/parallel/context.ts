@@ -8,27 +8,25 @@
 import { LockstepError } from "../errors.ts";
 import { type Division, type Graph, type Node, readAttributes, typeOf } from "../graph/index.ts";
 import { type AxisPlacement, axisOf, isSamePlacement, isShard, type Shard } from "../mesh/index.ts";
-import { type DividedOver, flopsOfNode, operators, sectionedDim } from "../ops/index.ts";
+import { type DividedOver, operators, sectionedDim } from "../ops/index.ts";
 import {
   type ComputeTask,
   forwardNodes,
   GRADIENT,
   isPiece,
-  MICRO_BATCH,
-  type ReduceTask,
   type StepGraph,
-  type StepTask,
-  valueName,
   valueOf,
 } from "../plan/index.ts";
 import { isFloat, normalizeDim } from "../tensor/index.ts";
 import { checkTotals } from "./first-totals.ts";
+import { withSums } from "./part-terms.ts";
 import { noSequence, type Sequence, sequenceOf } from "./sequence.ts";
 import type { RankSpeed } from "./sharding/costs.ts";
 import { dividePass, SPEED } from "./sharding/divide.ts";
 import { follow, nodesBehind } from "./sharding/follow.ts";
 import { overlappingSlices, takenAgain } from "./sharding/slices.ts";
 import type { Choice, SolveOptions } from "./sharding/solve.ts";
+import { viewsOf } from "./sharding/views.ts";
 import type { Strategy } from "./strategy.ts";
 
 export interface ContextOptions {
@@ -146,27 +144,6 @@ function allowedIn(graph: Graph, inputs: ReadonlyMap<string, Shard>, over: Divid
   };
 }
 
-/**
- * What is tokens in another shape or type, by name, and the nodes that make it. Every rank can make
- * the whole of it again, at no cost.
- */
-function viewsOf(graph: Graph, tokens: ReadonlySet<string>): ReadonlyMap<string, Node> {
-  const known = new Set(tokens);
-  return new Map(
-    graph.nodes.flatMap((node) => {
-      const { inputs, outputs } = node;
-      const types = outputs.map((name) => typeOf(graph, name));
-      const isView =
-        inputs.some((name) => known.has(name)) &&
-        inputs.every((name) => name === "" || known.has(name) || graph.constants.has(name)) &&
-        types.every(({ dtype }) => !isFloat(dtype)) &&
-        flopsOfNode(graph, node) === 0;
-      for (const name of isView ? outputs : []) known.add(name);
-      return isView ? outputs.map((name) => [name, node] as const) : [];
-    }),
-  );
-}
-
 /** Whether a product of two values becomes the terms of a sum. */
 function isProductOfTerms(graph: Graph, node: Node, { inputs, outputs }: Division): boolean {
   const isTerm = (on: AxisPlacement | undefined) => typeof on === "string";
@@ -194,45 +171,4 @@ function cutsOf(graph: Graph, { length, dim }: Sequence, ranks: number): Shard[]
     if (on !== undefined) found.set(sizes.join(), on);
   }
   return [...found.values()];
-}
-
-/**
- * What the pass makes of the sequences, as terms that the ranks of the axis have, and their sums: once
- * in a step, whatever its number of micro-batches is.
- */
-function withSums(step: StepGraph, pass: ComputeTask, axis: string): StepGraph {
-  const values = new Map(step.values);
-  const sums: [string, string][] = [];
-  const outputs = pass.outputs.map((name) => {
-    const value = valueOf(step, name);
-    const { role, of, placement, type } = value;
-    const isSummed = (role === "gradient" || role === "term") && isFloat(type.dtype);
-    if (!isSummed) return name;
-    const part = valueName(`partial ${role}`, of);
-    if (part !== name) sums.push([part, name]);
-    values.set(part, { ...value, placement: { ...placement, [axis]: "partial" } });
-    return part;
-  });
-  const tasks = step.tasks.flatMap((task): StepTask[] => {
-    if (task === pass) return [{ ...task, outputs }, ...sumOver(axis, sums)];
-    if (task.kind !== "reduce" || !task.axes.includes(MICRO_BATCH)) return [task];
-    return [{ ...task, axes: [...task.axes, axis] }];
-  });
-  return { ...step, values, tasks };
-}
-
-/** Where there is one micro-batch, no sum is there yet. */
-function sumOver(axis: string, sums: readonly (readonly [string, string])[]): ReduceTask[] {
-  if (sums.length === 0) return [];
-  return [
-    {
-      kind: "reduce",
-      name: "gradients",
-      each: "step",
-      axes: [axis],
-      combination: "any",
-      inputs: sums.map(([part]) => part),
-      outputs: sums.map(([, whole]) => whole),
-    },
-  ];
 }

@@ -12,18 +12,19 @@ interface Stated {
 }
 
 /** In the order of a mesh. */
-export const AXES = ["data", "shard", "context", "tensor", PIPELINE] as const;
+export const AXES = ["data", "shard", "context", "expert", "tensor", PIPELINE] as const;
 export type Sizes = Readonly<Record<(typeof AXES)[number], number>>;
 
 /** @throws INVALID_OPTION for what does not go together with a model that workers divide */
 export function checkDivided(
   topology: Topology,
-  { tensor: parts, context: stretches }: Sizes,
+  { tensor: parts, context: stretches, expert }: Sizes,
 ): void {
-  const of = parts * stretches;
+  const of = parts * stretches * expert;
   const named = [
     ...(parts > 1 ? [`tensor ${parts}`] : []),
     ...(stretches > 1 ? [`context ${stretches}`] : []),
+    ...(expert > 1 ? [`expert ${expert}`] : []),
   ].join(", ");
   const refuse = (what: string, hint: string): never => {
     throw new LockstepError("INVALID_OPTION", `parallel: ${named} ${what}.`, { hint });
@@ -40,7 +41,7 @@ export function checkDivided(
 export function checkPipeline(
   { zero, recompute: again }: Stated,
   topology: Topology,
-  { pipeline: stages, data, shard, tensor: parts, context: stretches }: Sizes,
+  { pipeline: stages, data, shard, tensor: parts, context: stretches, expert }: Sizes,
 ): void {
   const refuse = (what: string, hint: string): never => {
     throw new LockstepError("INVALID_OPTION", `parallel: pipeline ${stages} ${what}.`, { hint });
@@ -50,6 +51,9 @@ export function checkPipeline(
       "does not go together with ZeRO 2 and 3",
       "Use zero: 1, or data instead of shard: each worker holds its stage only, parameters and gradients too.",
     );
+  }
+  if (expert > 1) {
+    refuse("does not go together with expert yet", "Use one of them, with data.");
   }
   if (typeof again === "object") {
     refuse(

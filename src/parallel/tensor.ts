@@ -4,24 +4,23 @@
  * follows from what each operator says of itself and from costs (`sharding/`). For a transformer it
  * finds what Shoeybi et al., "Megatron-LM", 2019, wrote by hand.
  */
-import { assert, LockstepError } from "../errors.ts";
+import { LockstepError } from "../errors.ts";
 import { type Division, type Graph, type Node, typeOf } from "../graph/index.ts";
-import { type AxisPlacement, axisOf, isShard, type Mesh, type Placement } from "../mesh/index.ts";
+import { type AxisPlacement, axisOf, isShard, type Mesh } from "../mesh/index.ts";
 import { type DividedOver, sectionedDim } from "../ops/index.ts";
 import {
   type ComputeTask,
   forwardNodes,
   GRADIENT,
-  isOfKind,
   isPiece,
   type StepGraph,
-  type StepValue,
   valueName,
   valueOf,
 } from "../plan/index.ts";
-import { byteLength, sameShape, type TensorType } from "../tensor/index.ts";
+import { byteLength, type TensorType } from "../tensor/index.ts";
 import { cutsIn } from "./devices.ts";
 import { checkTotals } from "./first-totals.ts";
+import { isUpdatedWhole, placedValues, valueOfInput } from "./placed.ts";
 import type { RankSpeed } from "./sharding/costs.ts";
 import { type DividedPass, dividePass, SPEED } from "./sharding/divide.ts";
 import type { GraphDivision } from "./sharding/localize.ts";
@@ -181,20 +180,6 @@ function isOneSection(on: AxisPlacement | undefined): boolean {
   return isShard(on) && on.sections === undefined;
 }
 
-/** The value of the step that an input of the pass stands for. */
-function valueOfInput(step: StepGraph, pass: ComputeTask, input: string): string {
-  const { inputs } = step.graphs.get(pass.graph) as Graph;
-  return pass.inputs[inputs.indexOf(input)] as string;
-}
-
-/** Muon's update needs whole matrices. */
-function isUpdatedWhole(step: StepGraph, parameter: string): boolean {
-  const name = valueName("parameter", parameter);
-  return step.tasks
-    .filter(isOfKind("update"))
-    .some(({ granularity, inputs }) => granularity === "tensor" && inputs.includes(name));
-}
-
 function choicesOf(type: TensorType, over: DividedOver): Choice[] {
   const kept = type.shape.length < 2 ? 0 : byteLength(type) * (1 - 1 / over.ranks);
   const cuts = type.shape.flatMap((_, dim) =>
@@ -204,37 +189,4 @@ function choicesOf(type: TensorType, over: DividedOver): Choice[] {
     }),
   );
   return [...cuts, { on: undefined, seconds: kept * SECONDS_PER_HELD_BYTE }];
-}
-
-/** What belongs to a parameter is placed as it is. */
-function placedValues(
-  step: StepGraph,
-  placed: ReadonlyMap<string, AxisPlacement | undefined>,
-  axis: string,
-): Map<string, StepValue> {
-  const placementOf = (parameter: string) => placed.get(valueName("parameter", parameter));
-  const parameters = [...step.values.values()].filter(({ role }) => role === "parameter");
-  const ofSlots = new Map<string, StepValue>();
-  for (const task of step.tasks.filter(isOfKind("update"))) {
-    let parameter: StepValue | undefined;
-    for (const name of task.inputs) {
-      const value = valueOf(step, name);
-      if (value.role === "parameter") parameter = value;
-      if (value.role === "slot" && parameter !== undefined) ofSlots.set(value.of, parameter);
-    }
-  }
-  const owners = new Map(parameters.map((value) => [value.of, value]));
-  return new Map(
-    [...step.values].map(([name, value]) => {
-      const owner = value.role === "slot" ? ofSlots.get(value.of) : owners.get(value.of);
-      const on = owner && placementOf(owner.of);
-      if (owner === undefined || !isShard(on)) return [name, value];
-      assert(
-        sameShape(owner.type.shape, value.type.shape),
-        `"${name}" is divided as its parameter`,
-      );
-      const placement: Placement = { ...value.placement, [axis]: on };
-      return [name, { ...value, placement }];
-    }),
-  );
 }

@@ -17,7 +17,7 @@ export interface WholeWork {
 }
 
 /** The axes along which ranks share the operations of a micro-batch. */
-const DIVIDING = ["tensor", "context"];
+const DIVIDING = ["context", "expert", "tensor"];
 
 /**
  * @param alone the step of one rank

@@ -7,12 +7,14 @@ export interface Axes {
   readonly shard?: number | undefined;
   readonly tensor?: number | undefined;
   readonly context?: number | undefined;
+  readonly expert?: number | undefined;
   readonly pipeline?: number | undefined;
 }
 
 /** The number of workers that compute the same micro-batches together. */
-export function workersOfBatch({ tensor = 1, context = 1, pipeline = 1 }: Axes = {}): number {
-  return tensor * context * pipeline;
+export function workersOfBatch(axes: Axes = {}): number {
+  const { tensor = 1, context = 1, expert = 1, pipeline = 1 } = axes;
+  return tensor * context * expert * pipeline;
 }
 
 /**

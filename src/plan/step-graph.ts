@@ -81,8 +81,9 @@ export interface StagePart {
 }
 
 /**
- * Sums over axes. If the placement of a result is sharded over some of the axes, each rank keeps
- * its shard (reduce-scatter); otherwise all ranks have the result (all-reduce).
+ * Sums over axes, but not over those along which an input has parts of a dim and no terms. If the
+ * placement of a result is sharded over some of the axes, each rank keeps its shard
+ * (reduce-scatter); otherwise all ranks have the result (all-reduce).
  */
 export interface ReduceTask extends TaskBase {
   readonly kind: "reduce";

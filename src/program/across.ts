@@ -132,7 +132,10 @@ export class Across {
         const ranks = groupOf(this.#mesh, [axis], this.#rank);
         const named = ranks.map((rank) => this.#nameOf(rank));
         const place = ranks.indexOf(this.#rank);
-        return partSums(program, { ...of, terms, group: axis, place, ranks: named });
+        // Of a parameter that is divided over the axis, a rank has the only gradient.
+        const updates = of.vectors.updates.filter(({ partOver }) => !partOver.includes(axis));
+        const vectors = { ...of.vectors, updates };
+        return partSums(program, { ...of, vectors, terms, group: axis, place, ranks: named });
       });
   }
 

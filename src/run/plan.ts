@@ -33,6 +33,7 @@ import {
 import { elementCount } from "../tensor/index.ts";
 import { parameterBytes } from "../train/index.ts";
 import { columns, operations, percent, size, time } from "./columns.ts";
+import { exchangeLines } from "./plan-exchanges.ts";
 import { activationLines, memoryLines } from "./plan-memory.ts";
 import { pipelineLines } from "./plan-stages.ts";
 import type { Run } from "./run.ts";
@@ -134,6 +135,7 @@ export function describePlan(run: Run, options: PlanOptions): string {
     }),
     ...memoryLines(plan),
     ...activationLines(alone, step),
+    ...exchangeLines(step),
     "",
     ...stageLines(plan, placeOf),
     ...overlapLines(plan, speeds),

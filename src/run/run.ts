@@ -147,6 +147,7 @@ const shape: OptionKinds<RunOptions> = {
       shard: positive.optional(),
       tensor: positive.optional(),
       context: positive.optional(),
+      expert: positive.optional(),
       pipeline: positive.optional(),
     })
     .optional(),

@@ -94,6 +94,20 @@ test("what is scattered is written to the part of the rank that has the position
   onTwo({ op: "ScatterND", inputs: [drawn([5, 7]), ids([2, 1], 5), drawn([2, 7])] });
 });
 
+test("rows that are moved within their own sample are cut by samples", () => {
+  const tuples = (rows: readonly number[]) => {
+    const numbers = rows.flatMap((row, at) => [row, at % 4, row, (at + 2) % 4]);
+    return { constant: tensorFrom("int64", [6, 2, 2], numbers) };
+  };
+  const [own, other] = [tuples([0, 1, 2, 3, 4, 5]), tuples([0, 1, 2, 4, 3, 5])];
+  const [data, updates] = [drawn([6, 4, 5]), drawn([6, 2, 5], { seed: 2 })];
+  const byRow = "0, 0, 0 -> 0";
+  assert.ok(onTwo({ op: "ScatterND", inputs: [data, own, updates] }).includes(byRow));
+  assert.ok(!onTwo({ op: "ScatterND", inputs: [data, other, updates] }).includes(byRow));
+  const picked = (from: typeof own) => onTwo({ op: "GatherND", inputs: [data, from] });
+  assert.ok(picked(own).includes("0, 0 -> 0") && !picked(other).includes("0, 0 -> 0"));
+});
+
 test("OneHot is divided by indices and by classes", () => {
   const values = drawn([2]);
   const outside = tensorFrom("int64", [6], [0, -1, 11, 12, -13, 5]);

@@ -3,7 +3,14 @@ import type { LocalContext, OperatorDefinition, Value } from "../../graph/index.
 import { elementCount } from "../../tensor/index.ts";
 import { along, divisionOf, linearDivisions, sectionedDim } from "../divisions.ts";
 import { noFlops } from "../shared.ts";
-import { componentOf, orFirst, ownIndices, withComponent } from "./own-part.ts";
+import {
+  componentOf,
+  orFirst,
+  ownIndices,
+  rowsOf,
+  withComponent,
+  withOwnRows,
+} from "./own-part.ts";
 import { checkIndices, picksTuples, tuplesInto } from "./shared.ts";
 import { sumRows } from "./sum-rows.ts";
 
@@ -58,7 +65,13 @@ export const gatherND: OperatorDefinition = {
       const local = (rank: LocalContext) => [ownTuples(rank, dim, dim - batch)];
       return own ? [divisionOf([own, undefined], ["partial"], local)] : [];
     });
-    return [...byTuple, ...byData, ...linearDivisions(context, "first")];
+    const rows = batch === 0 ? rowsOf(context) : undefined;
+    const byRow =
+      rows &&
+      divisionOf([rows, rows], [rows], ({ input, again }) =>
+        again([input(0), withOwnRows(input(1))]),
+      );
+    return [...byTuple, ...byData, ...(byRow ? [byRow] : []), ...linearDivisions(context, "first")];
   },
 };
 

@@ -3,15 +3,20 @@ import {
   and,
   cast,
   concat,
+  expand,
   fromStart,
   greaterOrEqual,
   less,
   mul,
+  range,
+  reshape,
   slice,
   sub,
   where,
 } from "../../functional/index.ts";
-import type { LocalContext, Value } from "../../graph/index.ts";
+import type { DivisionContext, LocalContext, Value } from "../../graph/index.ts";
+import type { Shard } from "../../mesh/index.ts";
+import { sectionedDim } from "../divisions.ts";
 
 export interface OwnIndices {
   /** Whether an index is into this rank's part. */
@@ -45,6 +50,21 @@ export function orBehind({ isOwn, at }: OwnIndices, places: number): Value {
 export function componentOf(tuples: Value, component: number): Value {
   const axis = tuples.shape.length - 1;
   return slice(tuples, [{ axis, start: component, end: component + 1 }]);
+}
+
+/** How tuples that begin with the number of their own row are divided by rows: see `ownRows`. */
+export function rowsOf(context: DivisionContext): Shard | undefined {
+  const [rows] = context.input(1).shape as [number];
+  const isEach = rows === context.input(0).shape[0] && context.ownRows(1);
+  return isEach ? sectionedDim(0, rows, [1], context.ranks) : undefined;
+}
+
+/** Tuples of this rank's rows, with the numbers that these have in its part. */
+export function withOwnRows(tuples: Value): Value {
+  const [rows = 0, ...others] = tuples.shape.slice(0, -1);
+  const numbers = range(tuples.builder, tuples.dtype, 0, rows);
+  const first = reshape(numbers, [rows, ...others.map(() => 1), 1]);
+  return withComponent(tuples, 0, expand(first, [rows, ...others, 1]));
 }
 
 /** Index tuples with another component. */

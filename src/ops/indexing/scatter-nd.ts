@@ -20,7 +20,14 @@ import type {
 } from "../../graph/index.ts";
 import { elementCount, sameShape } from "../../tensor/index.ts";
 import { along, divisionOf, sectionedDim, sectionedWays } from "../divisions.ts";
-import { componentOf, orBehind, ownIndices, withComponent } from "./own-part.ts";
+import {
+  componentOf,
+  orBehind,
+  ownIndices,
+  rowsOf,
+  withComponent,
+  withOwnRows,
+} from "./own-part.ts";
 import {
   checkIndices,
   checkReduction,
@@ -92,6 +99,12 @@ export const scatterND: OperatorDefinition = {
       const local = (rank: LocalContext) => [ownScatter(rank, dim)];
       return own ? [divisionOf([own, undefined, undefined], [own], local)] : [];
     });
+    const rows = rowsOf(context);
+    const byRow =
+      rows &&
+      divisionOf([rows, rows, rows], [rows], ({ input, again }) =>
+        again([input(0), withOwnRows(input(1)), input(2)]),
+      );
     const isLinear = reduction === "none" || reduction === "add";
     // The data are a term of the sum, like what each rank adds to them.
     const terms = tuples.slice(0, -1).flatMap((size, dim) => {
@@ -100,6 +113,7 @@ export const scatterND: OperatorDefinition = {
     });
     return [
       ...byData,
+      ...(byRow ? [byRow] : []),
       ...(isLinear ? [divisionOf(["partial", undefined, "partial"], ["partial"])] : []),
       ...(reduction === "add" ? terms : []),
     ];

@@ -1,8 +1,8 @@
-import { scatterElements } from "../../functional/index.ts";
+import { cast, expand, scatterElements, slice, sub } from "../../functional/index.ts";
 import type { OperatorDefinition } from "../../graph/index.ts";
 import { elementCount, normalizeDim } from "../../tensor/index.ts";
 import { exceptAlong } from "../divisions.ts";
-import { axisOf, dimOf, zerosBeside } from "./shared.ts";
+import { axisOf, dimOf } from "./shared.ts";
 
 /**
  * The k (input 1) largest elements (smallest, if `largest` is 0) along `axis`, and their indices
@@ -31,7 +31,9 @@ export const topK: OperatorDefinition = {
     const x = context.input(0);
     const axis = dimOf(context, x.shape);
     const indices = context.output(1);
-    const zeros = zerosBeside(indices, x.dtype, x.shape);
+    // Made along the axis, so that whoever has a part of another dim makes its part.
+    const first = slice(indices, [{ axis, start: 0, end: 1 }]);
+    const zeros = expand(cast(sub(first, first), x.dtype), x.shape);
     return [scatterElements(zeros, indices, context.gradient(0), axis), undefined];
   },
   flops: (context) => elementCount(context.input(0).shape),
