@@ -5,6 +5,7 @@ import { textOfBytes } from "./bytes.ts";
 import { type Machine, type Sharing, sizesOf, totalOf } from "./cost.ts";
 import { outOfMemory } from "./out-of-memory.ts";
 import type { CostOptions, Priced, Way } from "./ways.ts";
+import type { Axes } from "./workers.ts";
 
 export function usualReason(machine: Machine): string {
   const { nodes, each } = sizesOf(machine);
@@ -130,20 +131,44 @@ export function textOfSeconds(time: number): string {
 }
 
 /** The axes that divide a model, and what workers share that have the same part of it. */
-function namedAxes({ sharing: { data, shard, zero }, axes }: Pick<Priced, "sharing" | "axes">) {
-  const sizes = { data, shard, ...axes };
-  const wide = Object.entries(sizes).filter(([, size]) => size > 1);
-  return [
-    ...wide.map(([axis, size]) => `${axis} ${size}`),
-    ...(zero === 0 || data * shard === 1 ? [] : [`zero ${zero}`]),
-  ].join(", ");
+function namedAxes(way: Pick<Priced, "sharing" | "axes">): string {
+  const { zero } = way.sharing;
+  const wide = Object.entries(axesOf(way)).filter(([, size]) => size > 1);
+  const shared = zero === 0 ? [] : [`zero ${zero}`];
+  return [...wide.map(([axis, size]) => `${axis} ${size}`), ...shared].join(", ");
+}
+
+/**
+ * The sizes of the axes of a way as a run states them. ZeRO-1 over all workers that have the same part
+ * of a model is said as one of `data`, which follows their number.
+ */
+function axesOf({ sharing, axes }: Pick<Priced, "sharing" | "axes">): Axes {
+  const { data, shard, zero } = sharing;
+  const isOne = axes !== undefined && zero === 1 && data === 1;
+  return { ...(isOne ? { data: shard, shard: 1 } : { data, shard }), ...axes };
 }
 
 /** The axes of a way as the command line takes them. */
-export function statedAxes({
-  sharing: { data, shard },
-  axes,
-}: Pick<Priced, "sharing" | "axes">): string {
-  const wide = Object.entries({ data, shard, ...axes }).filter(([, size]) => size > 1);
-  return wide.map(([axis, size]) => `${axis}=${size}`).join();
+function statedAxes(way: Pick<Priced, "sharing" | "axes">): string {
+  const wide = Object.entries(axesOf(way)).filter(([, size]) => size > 1);
+  const { zero } = way.sharing;
+  const sizes = wide.map(([axis, size]) => `${axis}=${size}`).join();
+  return zero === 0 ? sizes : `${sizes} --zero ${zero}`;
+}
+
+/** A way in the words of a run. What the run states stays. */
+export function statedOf(
+  way: Omit<Priced, "cost" | "need">,
+  options: Partial<Pick<Priced, "recompute" | "offload">> & {
+    readonly buddies?: boolean | undefined;
+  },
+) {
+  const { zero } = way.sharing;
+  return {
+    parallel: axesOf(way),
+    zero: zero === 0 ? undefined : zero,
+    recompute: way.recompute ?? options.recompute,
+    offload: way.offload ?? options.offload,
+    buddies: way.buddies ?? options.buddies,
+  };
 }

@@ -9,7 +9,7 @@ import { type ReduceTask, type StepGraph, stepFacts } from "../plan/index.ts";
 import { type BucketOptions, buckets } from "./buckets.ts";
 import { buddies, buddiesOf } from "./buddies.ts";
 import { chooseByCost, comparison } from "./by-cost.ts";
-import { nameOf } from "./by-cost-words.ts";
+import { nameOf, statedOf } from "./by-cost-words.ts";
 import { context } from "./context.ts";
 import type { Machine } from "./cost.ts";
 import { data } from "./data.ts";
@@ -65,8 +65,15 @@ export interface ParallelOptions {
   readonly timetable?: string | undefined;
 }
 
+/** The same as a user states them: `auto` is to state no axes. */
+export interface AskedParallel extends Omit<ParallelOptions, "parallel"> {
+  readonly parallel?: Axes | "auto" | undefined;
+}
+
 /** The options of parallelism, without others beside them. */
-export function statedIn(options: ParallelOptions): ParallelOptions {
+export function statedIn<Sizes extends AskedParallel["parallel"]>(
+  options: Omit<AskedParallel, "parallel"> & { readonly parallel?: Sizes },
+) {
   const { parallel, zero, recompute: again, offload: away, buddies: doubled, timetable } = options;
   return { parallel, zero, recompute: again, offload: away, buddies: doubled, timetable };
 }
@@ -149,38 +156,13 @@ function choose(options: ChooseOptions): Parallel {
     const isChosen = name === nameOf(chosen, machine);
     return { name, cost: way.cost, need: way.need, isChosen, fits: way.need <= machine.memory };
   };
-  const isEnough = nodesAndRanks(topology) <= options.step.microBatches;
+  const isEnough = topology.nodes.flat().length <= options.step.microBatches;
   const predicted = () => {
     const rows = [...(isEnough ? comparison(from) : []), ...ways.priced].map(rowOf);
     return rows.some(({ isChosen }) => isChosen) ? rows : [...rows, rowOf(chosen.priced())];
   };
   const { reason } = chosen;
   return { ...sharedAs(stated, options), reason, predicted };
-}
-
-function nodesAndRanks({ nodes }: Topology): number {
-  return nodes.length * (nodes[0]?.length ?? 1);
-}
-
-/** A way in the words of a run. What the run states stays. */
-function statedOf(
-  {
-    sharing,
-    axes,
-    recompute: again,
-    offload: away,
-    buddies: doubled,
-  }: Omit<Priced, "cost" | "need">,
-  options: ParallelOptions,
-): ParallelOptions {
-  const { data: replicas, shard, zero } = sharing;
-  return {
-    parallel: { data: replicas, shard, ...axes },
-    zero: zero === 0 ? undefined : zero,
-    recompute: again ?? options.recompute,
-    offload: away ?? options.offload,
-    buddies: doubled ?? options.buddies,
-  };
 }
 
 function dividedWays(options: ChooseOptions, machine: Machine, { facts }: CostOptions) {

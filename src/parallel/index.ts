@@ -2,7 +2,13 @@ export { bucketBytes, buckets, type Link } from "./buckets.ts";
 export { buddies } from "./buddies.ts";
 export { comparison } from "./by-cost.ts";
 export { bytesOfText, textOfBytes } from "./bytes.ts";
-export { chooseParallel, type Parallel, type ParallelOptions, statedIn } from "./choose.ts";
+export {
+  type AskedParallel,
+  chooseParallel,
+  type Parallel,
+  type ParallelOptions,
+  statedIn,
+} from "./choose.ts";
 export { compress } from "./compress.ts";
 export { type ContextOptions, context } from "./context.ts";
 export { DEFAULT_FLOPS, totalOf } from "./cost.ts";
