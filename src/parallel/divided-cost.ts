@@ -72,10 +72,12 @@ export function dividedCost(
   const ends = endsOf(planned, pipeline.needs, secondsOf);
   const whole = Math.max(...ends.flat());
   const memories = costs.map(({ memory }, stage) => {
-    const { pass, brought } = all[stage] as ModelPart;
+    const { pass, brought, facts } = all[stage] as ModelPart;
     const slots = planned.slots[stage] ?? 1;
     const activations = lanes * (slots * pass.between + pass.within);
-    return { ...memory, activations, buffers: memory.buffers + brought };
+    // What replicas of the stage have made of the part that this one sums.
+    const copies = (facts.gradients * (data * shard - 1)) / (data * shard);
+    return { ...memory, activations, buffers: memory.buffers + brought + copies };
   });
   const memory = memories.reduce((one, other) => (totalOf(other) > totalOf(one) ? other : one));
   const { computing } = slowest;
