@@ -6,7 +6,7 @@
 import { LockstepError } from "../errors.ts";
 import { createMesh } from "../mesh/index.ts";
 import type { Optimizer } from "../optimizer/index.ts";
-import { PROCESS_BYTES, type StepFacts, type StepGraph } from "../plan/index.ts";
+import { isPiece, PROCESS_BYTES, type StepFacts, type StepGraph } from "../plan/index.ts";
 import { sharings } from "./by-cost.ts";
 import { type Machine, type Sharing, sizesOf } from "./cost.ts";
 import { dividedCost, linkOfParts, machineOfPart } from "./divided-cost.ts";
@@ -36,10 +36,20 @@ export interface DividedWay {
   readonly again: boolean;
 }
 
+/**
+ * How many nodes of passes are divided before a search is content with what it has found: to divide
+ * one takes about a millisecond.
+ */
+const MOST_NODES = 12_000;
+
 export class DividedWays {
   readonly #options: DividedOptions;
   readonly #steps = new Map<string, DividedStep | undefined>();
   readonly #priced = new Map<string, Priced>();
+  /** Of the passes that were divided. */
+  #nodes = 0;
+  /** What workers exchange for a micro-batch, of the ways that were looked at. */
+  readonly #exchanged: { readonly axes: ModelAxes; readonly seconds: number }[] = [];
 
   constructor(options: DividedOptions) {
     this.#options = options;
@@ -63,6 +73,7 @@ export class DividedWays {
       const limit = found === undefined ? below : Math.min(below, found.cost.seconds / NEARLY);
       const least = this.leastOf(way);
       if (least.seconds >= limit || least.bytes > memory) continue;
+      if (found !== undefined && this.#isLong(way)) continue;
       // What fits is not computed again.
       if (way.again && fitting.has(textOf({ ...way, again: false }))) continue;
       const priced = this.price(way);
@@ -71,6 +82,13 @@ export class DividedWays {
       if (priced.cost.seconds < limit) found = priced;
     }
     return found;
+  }
+
+  /** Whether to look at a way as well would take long. */
+  #isLong({ axes, again }: DividedWay): boolean {
+    const isKnown = this.#steps.has(JSON.stringify([axes, again]));
+    const isSolved = axes.context > 1 || axes.tensor > 1;
+    return isSolved && !isKnown && this.#nodes >= MOST_NODES;
   }
 
   /** All ways of which micro-batches and workers let one think, the simplest first. */
@@ -93,7 +111,8 @@ export class DividedWays {
     const { facts, machine } = this.#options;
     const { data, shard, zero } = sharing;
     const own = Math.ceil(facts.microBatches / (data * shard));
-    const seconds = (own * facts.flops) / partsOf(axes) / machine.flopsPerSecond;
+    const computing = facts.flops / partsOf(axes) / machine.flopsPerSecond;
+    const seconds = own * (computing + this.#leastExchanged(axes));
     const isAway = machine.isOffloaded === true;
     const part = (least: number) => (zero >= least ? 1 / shard : 1);
     const held =
@@ -101,6 +120,23 @@ export class DividedWays {
     const bytes = (held / (axes.tensor * axes.pipeline)) * MARGIN + PROCESS_BYTES;
     // Some of a step is computed again, however little.
     return { seconds: again ? seconds * (1 + Number.EPSILON) : seconds, bytes };
+  }
+
+  /**
+   * Workers that divide a model further exchange less in that proportion, at the most: what each
+   * takes of a sum does not become less, and what it takes of values that are rearranged does.
+   */
+  #leastExchanged(axes: ModelAxes): number {
+    return Math.max(
+      0,
+      ...this.#exchanged.map(({ axes: known, seconds }) => {
+        const isFurther =
+          axes.context % known.context === 0 &&
+          axes.tensor % known.tensor === 0 &&
+          axes.pipeline % known.pipeline === 0;
+        return isFurther ? (seconds * partsOf(known)) / partsOf(axes) : 0;
+      }),
+    );
   }
 
   /** @returns undefined if the step cannot be divided so */
@@ -135,10 +171,17 @@ export class DividedWays {
       const key = JSON.stringify([axes, again]);
       if (this.#steps.has(key)) return this.#steps.get(key);
       this.#steps.set(key, undefined);
+      const [pass] = step.tasks.filter(isPiece);
+      const nodes = step.graphs.get(pass?.graph ?? "")?.nodes.length ?? 0;
+      this.#nodes += axes.context > 1 || axes.tensor > 1 ? nodes : 0;
       const mesh = createMesh({ ...axes });
       const link = linkOfParts(partsOf(axes), machine);
       const divided = divideStep(step, optimizer, { strategies, mesh }, link);
       this.#steps.set(key, divided);
+      const [first] = divided.parts;
+      if (first !== undefined && axes.pipeline === 1 && !again) {
+        this.#exchanged.push({ axes, seconds: first.exchanged.seconds });
+      }
       return divided;
     } catch (error) {
       if (error instanceof LockstepError && error.code === "INVALID_OPTION") return undefined;
