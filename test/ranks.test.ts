@@ -582,8 +582,9 @@ test("sums in any order give nearly the same, and move fewer bytes", async () =>
   }
 });
 
-test("more ranks than micro-batches are refused", async () => {
-  await assert.rejects(trainRanks(GPT, { ranks: 9 }), /8 micro-batches cannot be shared by 9/);
+test("more ranks than micro-batches are refused, if it is stated that they do not divide the model", async () => {
+  const setting = { ranks: 9, parallel: { data: 9 } };
+  await assert.rejects(trainRanks(GPT, setting), /8 micro-batches cannot be shared by 9/);
 });
 
 test("gradients in float16 halve the traffic, and train nearly the same", async () => {

@@ -198,6 +198,10 @@ export function commandLine(): Command {
     .option("--gflops <x>", "billion operations per second of one worker", fraction, 80)
     .option("--bandwidth <x>", "bandwidth of a collective, in GB/s", fraction, 1)
     .option("--latency <x>", "latency of a collective, in microseconds", fraction, 100)
+    .option(
+      "--links <file>",
+      "JSON with measured speeds, in place of the three above (docs/auto.md): of a worker, and between workers within and between machines",
+    )
     .option("--json", "the step of all workers and the program of this one, as one JSON object")
     .option(
       "--to <file>",

@@ -1,6 +1,6 @@
 /** `lockstep plan FILE`, for a run file or a job. */
 import { createOrtEngine } from "../engine/index.ts";
-import { type ParallelOptions, statedIn } from "../parallel/index.ts";
+import { type AskedParallel, statedIn } from "../parallel/index.ts";
 import {
   describePlan,
   type PlanOptions,
@@ -11,15 +11,17 @@ import {
 } from "../run/index.ts";
 import { printable } from "../telemetry/index.ts";
 import { diskFor, diskRoom, memoryLimit } from "../train/index.ts";
+import { readLinks } from "./links.ts";
 import { openTarget } from "./target.ts";
 
-export interface PlanFlags extends ParallelOptions {
+export interface PlanFlags extends AskedParallel {
   readonly workers: number;
   readonly rank: number;
   readonly machines: number;
   readonly gflops: number;
   readonly bandwidth: number;
   readonly latency: number;
+  readonly links?: string;
   readonly memory?: number;
   readonly json?: boolean;
   readonly bucket?: number;
@@ -28,21 +30,26 @@ export interface PlanFlags extends ParallelOptions {
 
 export async function planCommand(file: string, flags: PlanFlags): Promise<void> {
   const { workers, rank, machines, gflops, bandwidth, latency, bucket } = flags;
-  const run = settleMicroBatches((await openTarget(file, {})).run);
+  const links = flags.links === undefined ? {} : readLinks(flags.links);
+  const between = links.between ?? { bandwidth, latency };
+  const run = settleMicroBatches((await openTarget(file, statedIn(flags))).run);
   const options = {
     workers,
     rank,
     machines,
     speeds: {
-      flopsPerSecond: gflops * 1e9,
-      bytesPerSecond: bandwidth * 1e9,
-      latency: latency * 1e-6,
+      flopsPerSecond: (links.gflops ?? gflops) * 1e9,
+      bytesPerSecond: between.bandwidth * 1e9,
+      latency: between.latency * 1e-6,
+    },
+    within: links.within && {
+      bytesPerSecond: links.within.bandwidth * 1e9,
+      latency: links.within.latency * 1e-6,
     },
     // Of workers on other machines, only what is stated is known.
     memory: flags.memory ?? (machines === 1 ? memoryLimit() / workers : undefined),
     disk: machines === 1 ? diskFor(diskRoom(process.cwd()), workers) : undefined,
     bucketBytes: bucket,
-    ...statedIn(flags),
   };
   const json = flags.json === true;
   // Written first, so that nothing is printed of a plan that is refused.

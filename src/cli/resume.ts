@@ -1,5 +1,5 @@
 /** `lockstep resume DIR`: the command that started a run, with `--resume`. */
-import type { ParallelOptions } from "../parallel/index.ts";
+import type { AskedParallel } from "../parallel/index.ts";
 import type { Changeable } from "../run/index.ts";
 import { printable } from "../telemetry/index.ts";
 import { commandToResume } from "./command.ts";
@@ -8,7 +8,7 @@ import type { TrainFlags } from "./target.ts";
 import { trainTarget } from "./train.ts";
 import type { WorkersAsked } from "./workers.ts";
 
-export interface ResumeFlags extends ParallelOptions {
+export interface ResumeFlags extends AskedParallel {
   readonly steps?: number;
   readonly workers?: WorkersAsked;
   readonly minWorkers?: number;

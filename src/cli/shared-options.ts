@@ -20,7 +20,7 @@ export function withSharing(command: Command): Command {
   const options = [
     new Option(
       "--parallel <axes>",
-      "how workers share a step, as in data=2,shard=4: data holds the whole model, shard shares out its state, tensor divides its matrices, context its sequences, expert its experts, pipeline its layers (default: by predicted memory and time)",
+      "how workers share a step, as in data=2,shard=4: data holds the whole model, shard shares out its state, tensor divides its matrices, context its sequences, expert its experts, pipeline its layers (default: auto, by predicted memory and time)",
     ).argParser(parallel),
     new Option(
       "--zero <stage>",

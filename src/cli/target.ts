@@ -5,7 +5,7 @@ import { escapePath } from "tinyglobby";
 import { type DataSource, text } from "../data/index.ts";
 import { LockstepError } from "../errors.ts";
 import { isJobFolder, type JobFolder, openJob, readJobFolder } from "../job/index.ts";
-import { type ParallelOptions, statedIn } from "../parallel/index.ts";
+import { type AskedParallel, statedIn } from "../parallel/index.ts";
 import {
   type Changeable,
   type Fingerprint,
@@ -16,7 +16,7 @@ import {
 } from "../run/index.ts";
 import type { WorkersAsked } from "./workers.ts";
 
-export interface TargetFlags extends ParallelOptions {
+export interface TargetFlags extends AskedParallel {
   readonly steps?: number;
   readonly batch?: number;
   readonly seed?: number;

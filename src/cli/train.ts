@@ -22,6 +22,7 @@ import {
 import { type EventSink, jsonlSink } from "../telemetry/index.ts";
 import { meetingPlace, requireToken } from "./agent.ts";
 import { commandToResume } from "./command.ts";
+import { withFoundAxes } from "./found-axes.ts";
 import { DATA_NOT_HERE, jobFrom, jobHere, rootFor, rootHere } from "./job.ts";
 import { recordCommand } from "./recorded.ts";
 import { stopOnSignals } from "./signals.ts";
@@ -59,7 +60,8 @@ export async function trainTarget(
   const isOnHosts = flags.hosts !== undefined;
   const folder = await openRunFolder(out, isOnHosts ? undefined : opened.run.checkpoints);
   const head = beginning === "resume" && !isOnHosts ? await readCheckpointHead(folder) : undefined;
-  const run = settleMicroBatches(opened.run, head?.identity["microBatches"]);
+  const settled = settleMicroBatches(opened.run, head?.identity["microBatches"]);
+  const { run, flags: found, told } = withFoundAxes(settled, flags);
   const target = { ...opened, run };
   const placed = run.checkpoints === undefined ? flags : { ...flags, checkpoints: run.checkpoints };
   const { each, all: workers } = workersFor({
@@ -101,6 +103,7 @@ export async function trainTarget(
       show({ type: "notice", text: `${why} So "lockstep resume" cannot continue this run.` });
     });
   };
+  if (told !== undefined) show({ type: "notice", text: told });
   const stop = stopOnSignals(() => show({ type: "stopping" }));
   const threads = flags.threads ?? Math.max(1, Math.floor(cores / (isShared ? workers : most)));
   const shared = {
@@ -115,14 +118,14 @@ export async function trainTarget(
   try {
     const outcome = await unlessStopped(target, out, shared, () =>
       isShared
-        ? trainOnHosts(target, flags, { ...led, workers: each, maxWorkers: most })
+        ? trainOnHosts(target, found, { ...led, workers: each, maxWorkers: most })
         : workers === 1
           ? trainHere(
               target,
               { ...shared, folder, now: () => performance.now() },
               { threads, dump },
             )
-          : trainByWorkers(target, flags, { ...led, workers, maxWorkers: most, threads, dump }),
+          : trainByWorkers(target, found, { ...led, workers, maxWorkers: most, threads, dump }),
     );
     if (outcome === "stopped") process.exitCode = stop.status();
   } finally {

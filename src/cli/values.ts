@@ -79,12 +79,13 @@ export function changes(text: string): readonly Changeable[] {
   });
 }
 
-/** Parses `data=2,shard=4`. */
-export function parallel(text: string): Axes {
+/** Parses `data=2,shard=4`, or `auto`. */
+export function parallel(text: string): Axes | "auto" {
+  if (text === "auto") return text;
   const entries = names(text).map((axis): [string, number] => {
     const [, name, size] = /^(data|shard|tensor|context|expert|pipeline)=(\d+)$/.exec(axis) ?? [];
     if (name !== undefined && Number(size) >= 1) return [name, Number(size)];
-    throw new InvalidArgumentError("It must be sizes of axes, as in data=2,shard=4.");
+    throw new InvalidArgumentError("It must be auto, or sizes of axes, as in data=2,shard=4.");
   });
   return Object.fromEntries(entries);
 }

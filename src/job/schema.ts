@@ -33,14 +33,17 @@ export function isFileOfJobs(name: string): boolean {
 /** How workers share a step, what they compute again, and what they keep on disk or twice. */
 export const sharingShape = {
   parallel: z
-    .strictObject({
-      data: count.optional(),
-      shard: count.optional(),
-      tensor: count.optional(),
-      context: count.optional(),
-      expert: count.optional(),
-      pipeline: count.optional(),
-    })
+    .union([
+      z.literal("auto"),
+      z.strictObject({
+        data: count.optional(),
+        shard: count.optional(),
+        tensor: count.optional(),
+        context: count.optional(),
+        expert: count.optional(),
+        pipeline: count.optional(),
+      }),
+    ])
     .optional(),
   zero: z.union([z.literal(1), z.literal(2), z.literal(3)]).optional(),
   recompute: z

@@ -32,7 +32,16 @@ export function evenTopology(ranks: number, nodes: number): Topology {
  * The topology that a mesh can be laid over: nodes with equally many ranks each, in the order of
  * the ranks. If the real nodes are not so, every rank counts as a node of its own.
  */
-export function regularTopology({ nodes }: Topology): Topology {
+export function regularTopology(topology: Topology): Topology {
+  const found = known.get(topology) ?? madeRegular(topology);
+  known.set(topology, found).set(found, found);
+  return found;
+}
+
+/** Choices ask many times for the same one, and there may be thousands of ranks. */
+const known = new WeakMap<Topology, Topology>();
+
+function madeRegular({ nodes }: Topology): Topology {
   const isEven = nodes.every((own) => own.length === nodes[0]?.length);
   const follow = nodes.flat().every((rank, index) => rank === index);
   if (isEven && follow) return { nodes };

@@ -3,7 +3,7 @@
  * node holds it too, and makes the same update to the same sums: both have the same bits after
  * every step, and no copy is ever older than the other. It comes after the strategies that shard.
  */
-import { groupOf, isWithinNode, type Mesh, type Topology } from "../mesh/index.ts";
+import { groupOf, type Mesh, type Topology } from "../mesh/index.ts";
 import type { Buddy, StepGraph, StepTask } from "../plan/index.ts";
 import type { Strategy } from "./strategy.ts";
 
@@ -29,17 +29,20 @@ export function buddies(topology: Topology): Strategy {
 export function buddiesOf(topology: Topology, mesh: Mesh, axes: readonly string[]): Buddy[] {
   if (topology.nodes.length === 1) return [];
   const others = mesh.axes.map(({ name }) => name).filter((name) => !axes.includes(name));
-  return Array.from({ length: mesh.size }, (_, rank) => rank).flatMap((rank): Buddy[] => {
-    // The ranks of all shard groups that hold the same part; the first of them has the buddy.
-    const holders = groupOf(mesh, others, rank);
-    if (holders[0] !== rank || !isWithinNode(topology, holders)) return [];
-    return [{ of: rank, at: buddyOf(topology, rank) }];
+  const { nodes } = topology;
+  const nodeOf = new Map(
+    nodes.flatMap((ranks, node) => ranks.map((rank) => [rank, node] as const)),
+  );
+  // Of the ranks of all shard groups that hold the same part, the first has the buddy.
+  return groupOf(mesh, axes, 0).flatMap((rank): Buddy[] => {
+    const node = nodeOf.get(rank) as number;
+    const isAlone = groupOf(mesh, others, rank).every((holder) => nodeOf.get(holder) === node);
+    return isAlone ? [{ of: rank, at: buddyOf(topology, rank, node) }] : [];
   });
 }
 
 /** The ranks of a node have their buddies on the next node, as evenly as can be. */
-function buddyOf({ nodes }: Topology, rank: number): number {
-  const node = nodes.findIndex((ranks) => ranks.includes(rank));
+function buddyOf({ nodes }: Topology, rank: number, node: number): number {
   const place = nodes[node]?.indexOf(rank) ?? 0;
   const next = nodes[(node + 1) % nodes.length] as readonly number[];
   return next[place % next.length] as number;

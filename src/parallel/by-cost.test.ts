@@ -7,8 +7,10 @@ import { test } from "node:test";
 import { LockstepError } from "../errors.ts";
 import { evenTopology } from "../mesh/index.ts";
 import type { StepFacts } from "../plan/index.ts";
-import { type Chosen, chooseByCost, nameOf, type Priced } from "./by-cost.ts";
+import { chooseByCost } from "./by-cost.ts";
+import { nameOf } from "./by-cost-words.ts";
 import type { Machine } from "./cost.ts";
+import type { Chosen, Priced } from "./ways.ts";
 
 /**
  * 250 million parameters with AdamW, in eight micro-batches: 0.4 GB of activations each, 0.1 GB

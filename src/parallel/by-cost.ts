@@ -3,11 +3,9 @@
  * of a rank, and of nearly equal ones the simplest. A pure function of numbers, so ranks that are
  * given the same numbers choose the same.
  */
-import type { LockstepError } from "../errors.ts";
 import { type PassMemory, PROCESS_BYTES, type StepFacts } from "../plan/index.ts";
-import { textOfBytes } from "./bytes.ts";
+import { noRoom, reasonOf, reasonToDivide, usualReason } from "./by-cost-words.ts";
 import {
-  type Cost,
   copiesOf,
   type Machine,
   memoryOf,
@@ -18,49 +16,26 @@ import {
   totalOf,
 } from "./cost.ts";
 import { keptOnDisk } from "./disk-cost.ts";
-import type { Offload } from "./offload.ts";
-import { outOfMemory } from "./out-of-memory.ts";
-import type { Recompute } from "./recompute.ts";
+import {
+  type Chosen,
+  CLEARLY,
+  type CostOptions,
+  MARGIN,
+  NEARLY,
+  needOf,
+  type Priced,
+  type Way,
+} from "./ways.ts";
+import { tooManyWorkers } from "./workers.ts";
 
-/** A way to share a step, with what it is predicted to cost. */
-export interface Priced {
-  readonly sharing: Sharing;
-  readonly recompute: Recompute | undefined;
-  readonly offload: Offload | undefined;
-  /** False: without buddies, which would take too much memory. */
-  readonly buddies: false | undefined;
-  readonly cost: Cost;
-  /** The bytes that a rank needs, with those of its process and a margin. */
-  readonly need: number;
-}
-
-export interface Chosen extends Pick<Priced, "sharing" | "recompute" | "offload" | "buddies"> {
-  /** A sentence for people. */
-  readonly reason: string;
-  /** Computes the costs; it may cut the pass into pieces for that. */
-  readonly priced: () => Priced;
-}
-
-export interface CostOptions {
-  readonly facts: StepFacts;
-  /** What the user has stated. */
-  readonly buddies?: boolean | undefined;
-  /**
-   * The step with all blocks computed again; undefined where that is not possible, or the user has
-   * stated what is computed again.
-   */
-  readonly repeating?: (() => StepFacts | undefined) | undefined;
-  readonly machine: Machine;
-}
-
-/** The engine's arena of activations takes more than the lifetimes of values say. */
-const MARGIN = 1.1;
-/** Predicted times count as equal if their ratio is below this. */
-const NEARLY = 1.05;
-
-/** @throws OUT_OF_MEMORY where no way fits */
+/**
+ * @throws OUT_OF_MEMORY where no way fits; INVALID_OPTION for more workers than micro-batches that
+ *   cannot divide the model
+ */
 export function chooseByCost(options: CostOptions): Chosen {
   const { machine } = options;
+  const { nodes, each } = sizesOf(machine);
+  if (nodes * each > options.facts.microBatches) return byParts(options, nodes * each);
   const ways = waysOf(options.facts, machine);
   const usual = ways[0] as Way;
   // Where memory is no question, measurements and not predictions have shown what is fastest.
@@ -79,16 +54,35 @@ export function chooseByCost(options: CostOptions): Chosen {
   const bare = repeatedToo(bareWays, alone);
   // A disk is the last resort.
   const offloaded = () => repeatedToo(offloadedWays(options.facts, machine), onDisk(machine));
+  const whole = best(inMemory, machine) ?? best(bare, machine);
+  const divided = dividedInstead(whole, options);
+  if (divided !== undefined) {
+    return { ...divided, reason: reasonOf(divided, ways, machine, whole), priced: () => divided };
+  }
   const found =
-    best(inMemory, machine) ??
-    best(bare, machine) ??
-    best(offloaded(), machine) ??
-    leastOf([...inMemory, ...bare, ...offloaded()]);
+    whole ?? best(offloaded(), machine) ?? leastOf([...inMemory, ...bare, ...offloaded()]);
   const priced = found.priced();
   if (totalOf(priced.cost.memory) > machine.memory) throw noRoom(priced, options);
   const { sharing, recompute, offload, buddies } = priced;
   const reason = reasonOf(priced, ways, machine);
   return { sharing, recompute, offload, buddies, reason, priced: () => priced };
+}
+
+/** A way that divides the model, where no other fits or it is clearly faster. */
+function dividedInstead(
+  whole: Way | undefined,
+  { divided, onlyIfNeeded = false }: CostOptions,
+): Priced | undefined {
+  if (whole === undefined) return divided?.(Number.POSITIVE_INFINITY);
+  return onlyIfNeeded ? undefined : divided?.(whole.seconds / CLEARLY);
+}
+
+/** There are more workers than micro-batches, so several compute each together. */
+function byParts({ divided, facts }: CostOptions, workers: number): Chosen {
+  const found = divided?.(Number.POSITIVE_INFINITY);
+  if (found === undefined) throw tooManyWorkers(workers, facts.microBatches);
+  const reason = reasonToDivide(found, facts, workers);
+  return { ...found, reason, priced: () => found };
 }
 
 function onDisk(machine: Machine): Machine {
@@ -109,15 +103,6 @@ function offloadedWays(facts: StepFacts, machine: Machine): Way[] {
 /** All ways without recomputation, the simplest first, for people to compare. */
 export function comparison({ facts, machine }: CostOptions): Priced[] {
   return waysOf(facts, machine).map((way) => way.priced());
-}
-
-/** A way whose memory is computed on demand, because the pass may have to be cut for it. */
-interface Way {
-  readonly sharing: Sharing;
-  readonly seconds: number;
-  /** An upper bound of the bytes that it needs, without cutting the pass. */
-  readonly surelyNeeds: number;
-  priced(): Priced;
 }
 
 /** @param chosen what is chosen, if it is not stated */
@@ -180,10 +165,6 @@ function sizeOf({ between, within }: PassMemory): number {
   return between + within;
 }
 
-function needOf(memory: Cost["memory"]): number {
-  return totalOf(memory) * MARGIN + PROCESS_BYTES;
-}
-
 /** The fastest that fits, or one before it in the list that is nearly as fast. */
 function best(ways: readonly Way[], machine: Machine): Way | undefined {
   const fitting = (way: Way) => fits(way, machine);
@@ -204,7 +185,7 @@ function leastOf(ways: readonly Way[]): Way {
  * The simplest first. On one node ranks sum in place, which makes ZeRO-1 free; between nodes each
  * rank (or each place on a node) updates all of its part, so that only gradients are sent.
  */
-function sharings({ wholeRule }: StepFacts, machine: Machine): Sharing[] {
+export function sharings({ wholeRule }: Pick<StepFacts, "wholeRule">, machine: Machine): Sharing[] {
   const { nodes, each } = sizesOf(machine);
   const size = nodes * each;
   if (size === 1) return [{ data: 1, shard: 1, zero: 0 }];
@@ -215,105 +196,4 @@ function sharings({ wholeRule }: StepFacts, machine: Machine): Sharing[] {
   const all =
     each === 1 ? [data, first, ...more] : [first, data, ...more, ...(nodes > 1 ? over(size) : [])];
   return all.filter(({ zero }) => zero < 2 || wholeRule === undefined);
-}
-
-function usualReason(machine: Machine): string {
-  const { nodes, each } = sizesOf(machine);
-  if (nodes * each === 1) return "One worker computes the whole step.";
-  if (nodes === 1) {
-    return `${each} workers of one node share memory: each sums and updates its part of the weights in place.`;
-  }
-  if (each === 1) {
-    return `${nodes} nodes of one worker: each has all weights, and gradients travel in buckets beside computation.`;
-  }
-  return (
-    `${nodes} nodes of ${each} workers: within a node each sums and updates its part in place, ` +
-    "and between nodes gradients travel in buckets beside computation."
-  );
-}
-
-/** Says why a simpler way was not chosen. */
-function reasonOf(found: Priced, ways: readonly Way[], machine: Machine): string {
-  const { memory } = machine;
-  const name = nameOf(found, machine);
-  const before = ways.slice(
-    0,
-    ways.findIndex(({ sharing }) => isSame(sharing, found.sharing)),
-  );
-  const isPlain = [found.recompute, found.offload, found.buddies].every((own) => own === undefined);
-  const rivals = (isPlain ? before : ways).map((way) => way.priced());
-  const tooLarge = rivals.filter(({ need }) => need > memory);
-  const [first, ...more] = tooLarge;
-  const own = `${short(found.need)} a worker`;
-  if (first === undefined) {
-    const [rival] = rivals;
-    if (rival === undefined) return `${upper(name)} takes ${own}.`;
-    return `${upper(name)}, because a step is predicted to take ${seconds(found.cost.seconds)} with it and ${seconds(rival.cost.seconds)} with ${nameOf(rival, machine)}.`;
-  }
-  const others = more.map((way) => `${nameOf(way, machine)}: ${short(way.need)}`);
-  const also = others.length > 0 ? ` (${others.join(", ")})` : "";
-  const tight = found.need > memory ? ", which may not be enough either" : "";
-  return `${upper(name)}, because ${nameOf(first, machine)} would take ${short(first.need)} a worker of the ${short(memory)} that it has${also}; ${name} takes ${short(found.need)}${tight}.`;
-}
-
-function isSame(a: Sharing, b: Sharing): boolean {
-  return a.data === b.data && a.shard === b.shard && a.zero === b.zero;
-}
-
-/** Names a way for people, as in `zero 3 within each node with recomputation`. */
-export function nameOf(
-  {
-    sharing: { data, shard, zero },
-    recompute,
-    offload,
-    buddies,
-  }: Pick<Priced, "sharing" | "recompute" | "offload" | "buddies">,
-  machine: Machine,
-): string {
-  const { nodes, each } = sizesOf(machine);
-  const where = nodes > 1 && each > 1 && data > 1 && shard > 1 ? " within each node" : "";
-  const way = nodes * each === 1 ? "one worker" : zero === 0 ? "data" : `zero ${zero}${where}`;
-  const more = [
-    ...(recompute === undefined ? [] : ["with recomputation"]),
-    ...(offload === undefined ? [] : ["with offload to disk"]),
-    ...(buddies === undefined ? [] : ["without buddies"]),
-  ];
-  return [way, ...more].join(" ");
-}
-
-function noRoom(least: Priced, { facts, machine }: CostOptions): LockstepError {
-  const { nodes, each } = sizesOf(machine);
-  const { memory } = machine;
-  const taken = least.cost.memory;
-  const kinds = [
-    ["parameters", taken.parameters],
-    ["gradients", taken.gradients],
-    ["optimizer slots", taken.slots],
-    ["what is gathered and sent", taken.buffers],
-    ["activations", taken.activations],
-  ] as const;
-  const held = kinds.filter(([, bytes]) => bytes > 0);
-  const parts = held.map(([kind, bytes]) => `${kind} ${short(bytes)}`).join(", ");
-  const size = nodes * each;
-  return outOfMemory({
-    workers: size,
-    needed: totalOf(least.cost.memory),
-    parts: `${size === 1 ? "" : `with ${nameOf(least, machine)}: `}${parts}`,
-    memory,
-    wholeRule: facts.wholeRule,
-    isOffloaded: machine.isOffloaded === true || least.offload !== undefined,
-  });
-}
-
-/** Formats a prediction with three digits. */
-function short(bytes: number): string {
-  return textOfBytes(Number(bytes.toPrecision(3)));
-}
-
-function upper(text: string): string {
-  return text.slice(0, 1).toUpperCase() + text.slice(1);
-}
-
-function seconds(time: number): string {
-  return time < 1 ? `${(time * 1e3).toPrecision(3)} ms` : `${time.toPrecision(3)} s`;
 }

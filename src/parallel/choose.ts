@@ -14,11 +14,13 @@ import {
 } from "../plan/index.ts";
 import { type BucketOptions, buckets } from "./buckets.ts";
 import { buddies, buddiesOf } from "./buddies.ts";
-import { type CostOptions, chooseByCost, comparison, nameOf, type Priced } from "./by-cost.ts";
+import { chooseByCost, comparison } from "./by-cost.ts";
+import { nameOf, statedOf } from "./by-cost-words.ts";
 import { context } from "./context.ts";
 import type { Machine } from "./cost.ts";
 import { data } from "./data.ts";
 import { devicesTold } from "./devices.ts";
+import { type DividedWay, DividedWays } from "./divided-ways.ts";
 import { experts } from "./experts.ts";
 import { type Offload, offload } from "./offload.ts";
 import { pipeline } from "./pipeline.ts";
@@ -26,6 +28,7 @@ import { type Recompute, recompute } from "./recompute.ts";
 import { AXES, checkDivided, checkPipeline, type Sizes } from "./sizes.ts";
 import type { Strategy } from "./strategy.ts";
 import { tensor } from "./tensor.ts";
+import type { CostOptions, Priced } from "./ways.ts";
 import type { Axes } from "./workers.ts";
 import { sharedUpdates, zero1, zero2, zero3 } from "./zero.ts";
 
@@ -72,8 +75,15 @@ export interface ParallelOptions {
   readonly timetable?: string | undefined;
 }
 
+/** The same as a user states them: `auto` is to state no axes. */
+export interface AskedParallel extends Omit<ParallelOptions, "parallel"> {
+  readonly parallel?: Axes | "auto" | undefined;
+}
+
 /** The options of parallelism, without others beside them. */
-export function statedIn(options: ParallelOptions): ParallelOptions {
+export function statedIn<Sizes extends AskedParallel["parallel"]>(
+  options: Omit<AskedParallel, "parallel"> & { readonly parallel?: Sizes },
+) {
   const { parallel, zero, recompute: again, offload: away, buddies: doubled, timetable } = options;
   return { parallel, zero, recompute: again, offload: away, buddies: doubled, timetable };
 }
@@ -85,6 +95,11 @@ export interface ChooseFrom {
   readonly optimizer: Optimizer;
   /** The same on all ranks, so that all choose the same. */
   readonly machine: Omit<Machine, "topology" | "bucketBytes" | "isOffloaded" | "hasBuddies">;
+  /**
+   * Whether workers divide the model only where no other way fits, though it may be faster: those that
+   * come and go do, because what one of them holds alone is lost with it. Default: false.
+   */
+  readonly dividesOnlyIfNeeded?: boolean | undefined;
 }
 
 export interface ChooseOptions extends ParallelOptions, ChooseFrom {
@@ -114,6 +129,7 @@ export interface Parallel {
 export interface Prediction extends Pick<Priced, "cost" | "need"> {
   readonly name: string;
   readonly isChosen: boolean;
+  readonly fits: boolean;
 }
 
 /** The size of a bucket in bytes if none is given. */
@@ -144,39 +160,46 @@ function choose(options: ChooseOptions): Parallel {
   const hasBuddies = options.buddies !== false;
   const machine: Machine = { ...options.machine, topology, bucketBytes, isOffloaded, hasBuddies };
   const from = costOptionsOf(options, machine);
-  const chosen = chooseByCost(from);
-  const { data: replicas, shard, zero } = chosen.sharing;
-  const stated = {
-    parallel: { data: replicas, shard },
-    zero: zero === 0 ? undefined : zero,
-    recompute: chosen.recompute ?? options.recompute,
-    offload: chosen.offload ?? options.offload,
-    buddies: chosen.buddies ?? options.buddies,
+  const ways = dividedWays(options, machine, from);
+  const chosen = chooseByCost({ ...from, divided: (below) => ways.find(below) });
+  const stated = { ...statedOf(chosen, options), timetable: options.timetable };
+  const rowOf = (way: Priced): Prediction => {
+    const name = nameOf(way, machine);
+    const isChosen = name === nameOf(chosen, machine);
+    return { name, cost: way.cost, need: way.need, isChosen, fits: way.need <= machine.memory };
   };
-  const rowOf = (way: Priced, isChosen: boolean): Prediction => {
-    return { name: nameOf(way, machine), cost: way.cost, need: way.need, isChosen };
+  const isEnough = topology.nodes.flat().length <= options.step.microBatches;
+  const predicted = () => {
+    const rows = [...(isEnough ? comparison(from) : []), ...ways.priced].map(rowOf);
+    return rows.some(({ isChosen }) => isChosen) ? rows : [...rows, rowOf(chosen.priced())];
   };
-  const isPlain = [chosen.recompute, chosen.offload, chosen.buddies].every(
-    (own) => own === undefined,
-  );
-  const predicted = () => [
-    ...comparison(from).map((way) =>
-      rowOf(way, isPlain && way.sharing.zero === zero && way.sharing.shard === shard),
-    ),
-    ...(isPlain ? [] : [rowOf(chosen.priced(), true)]),
-  ];
   const { reason } = chosen;
   return { ...sharedAs(stated, options), reason, predicted };
 }
 
+function dividedWays(options: ChooseOptions, machine: Machine, { facts }: CostOptions) {
+  const { step, optimizer, timetable, recompute: stated } = options;
+  const strategiesOf = ({ axes, sharing, again }: DividedWay) => {
+    const way = { axes, sharing, recompute: again ? "blocks" : undefined } as const;
+    const own = {
+      ...statedOf({ ...way, offload: undefined, buddies: undefined }, options),
+      timetable,
+    };
+    return sharedAs(own, options).dividing;
+  };
+  const isRecomputeStated = stated !== undefined;
+  return new DividedWays({ step, facts, optimizer, machine, isRecomputeStated, strategiesOf });
+}
+
 /** What is stated of recomputation is done before anything is predicted. */
 function costOptionsOf(
-  { step, optimizer, recompute: stated, buddies: doubled }: ChooseOptions,
+  { step, optimizer, recompute: stated, buddies: doubled, dividesOnlyIfNeeded }: ChooseOptions,
   machine: Machine,
 ): CostOptions {
+  const shared = { buddies: doubled, machine, onlyIfNeeded: dividesOnlyIfNeeded };
   const mesh = createMesh({ data: machine.topology.nodes.flat().length });
   const factsWith = (how: Recompute) => stepFacts(recompute(how).rewrite(step, mesh), optimizer);
-  if (stated !== undefined) return { facts: factsWith(stated), buddies: doubled, machine };
+  if (stated !== undefined) return { facts: factsWith(stated), ...shared };
   const repeating = () => {
     try {
       return factsWith("blocks");
@@ -185,7 +208,7 @@ function costOptionsOf(
       throw error;
     }
   };
-  return { facts: stepFacts(step, optimizer), repeating, buddies: doubled, machine };
+  return { facts: stepFacts(step, optimizer), repeating, ...shared };
 }
 
 function sharedAs(
@@ -195,7 +218,7 @@ function sharedAs(
     combination = "tree",
     buckets: bucketing,
   }: Omit<ChooseOptions, keyof ChooseFrom>,
-): Parallel {
+): Parallel & { readonly dividing: readonly Strategy[] } {
   const topology = regularTopology(real);
   const { nodes } = topology;
   const each = nodes[0]?.length ?? 1;
@@ -226,11 +249,12 @@ function sharedAs(
   // A pipeline cuts the pass at its blocks itself.
   const again = options.recompute === undefined || isStaged ? [] : [recompute(options.recompute)];
   const away = options.offload === undefined ? [] : [offload(options.offload)];
-  const shared = { mesh, topology, stated: options, predicted: undefined };
+  const dividing = [...divided, ...again, ...staged];
+  const shared = { mesh, topology, stated: options, predicted: undefined, dividing };
   if (axes.length === 0) {
     const reason =
       wide.length === 0 ? "One worker computes the whole step." : reasonOf(wide, sizes);
-    return { ...shared, strategies: [...divided, ...again, ...staged, ...away], reason };
+    return { ...shared, strategies: [...dividing, ...away], reason };
   }
   const { bucketBytes = BUCKET_BYTES } = bucketing ?? {};
   const isSummedWhole = zero < 2;
@@ -238,9 +262,7 @@ function sharedAs(
   const canHaveBuddies = zero > 0 && options.buddies !== false && divided.length === 0 && !isStaged;
   const hasBuddies = canHaveBuddies && buddiesOf(real, mesh, [sharded]).length > 0;
   const strategies = [
-    ...divided,
-    ...again,
-    ...staged,
+    ...dividing,
     ...axes.map((axis) => data({ axis, combination })),
     ...(zero === 1 && !isStaged ? [zero1([sharded])] : []),
     ...(zero === 2 ? [zero2([sharded], bucketBytes)] : []),

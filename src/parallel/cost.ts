@@ -28,6 +28,8 @@ export interface Machine {
   readonly flopsPerSecond: number;
   /** The link of a rank to another node while all ranks use theirs. */
   readonly link: Link;
+  /** Between ranks of a node, for what they exchange within a pass. Default: as measured (docs/lab.md). */
+  readonly within?: Link | undefined;
   /** A bucket of gradients is closed when it holds this many bytes. */
   readonly bucketBytes: number;
   /** Whether optimizer slots and sharded parameters lie on disk. Default: false. */
@@ -258,7 +260,7 @@ export function copiesOf({ data, shard, zero }: Sharing, machine: Machine): 1 | 
 }
 
 /** The number of micro-batches that a rank runs at once. */
-function lanesOf(
+export function lanesOf(
   { data, shard, zero }: Sharing,
   { microBatches }: StepFacts,
   { lanes }: Machine,

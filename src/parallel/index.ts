@@ -2,12 +2,19 @@ export { bucketBytes, buckets, type Link } from "./buckets.ts";
 export { buddies } from "./buddies.ts";
 export { comparison } from "./by-cost.ts";
 export { bytesOfText, textOfBytes } from "./bytes.ts";
-export { chooseParallel, type Parallel, type ParallelOptions, statedIn } from "./choose.ts";
+export {
+  type AskedParallel,
+  chooseParallel,
+  type Parallel,
+  type ParallelOptions,
+  statedIn,
+} from "./choose.ts";
 export { compress } from "./compress.ts";
 export { type ContextOptions, context } from "./context.ts";
 export { DEFAULT_FLOPS, totalOf } from "./cost.ts";
 export { data, PACES } from "./data.ts";
 export { DISK_SPEED, type Disk } from "./disk-cost.ts";
+export { type DividedWay, DividedWays } from "./divided-ways.ts";
 export { type ExpertOptions, experts } from "./experts.ts";
 export { OFFLOADS, type Offload, offload } from "./offload.ts";
 export { outOfMemory } from "./out-of-memory.ts";

@@ -23,7 +23,11 @@ export function workersOfBatch(axes: Axes = {}): number {
  */
 export function checkWorkers(workers: number, microBatches: number, parallel?: Axes): void {
   if (workers / workersOfBatch(parallel) <= microBatches) return;
-  throw new LockstepError(
+  throw tooManyWorkers(workers, microBatches);
+}
+
+export function tooManyWorkers(workers: number, microBatches: number): LockstepError {
+  return new LockstepError(
     "INVALID_OPTION",
     `A step of ${microBatches} micro-batches cannot be shared by ${workers} workers.`,
     {

@@ -71,7 +71,7 @@ export function planShares(ranges: readonly Range[], options: ShareOptions = {})
   const whole = reproducible
     ? nodesOf(ranges, total)
     : ranges.map((range, rank) => ({ ...range, rank, slot: 0 }));
-  const contributions = leaveLast ? whole.flatMap((from) => halvesOfLast(from, whole)) : whole;
+  const contributions = leaveLast ? withHalvesOfLast(whole) : whole;
   const combination = combine(contributions, { first: 0, count: total });
   return { ranges, contributions, combination, slots: slotsOf(contributions) };
 }
@@ -81,8 +81,8 @@ function nodesOf(ranges: readonly Range[], total: number): Contribution[] {
   const nodes: Contribution[] = [];
   const used = ranges.map(() => 0);
   const visit = (node: Range): void => {
-    const rank = ranges.findIndex((range) => isWithin(node, range));
-    if (rank < 0) return halves(node).forEach(visit);
+    const rank = firstWhere(ranges, ({ first }) => first > node.first) - 1;
+    if (!isWithin(node, ranges[rank] as Range)) return halves(node).forEach(visit);
     const slot = used[rank] as number;
     used[rank] = slot + 1;
     nodes.push({ rank, slot, ...node });
@@ -91,11 +91,24 @@ function nodesOf(ranges: readonly Range[], total: number): Contribution[] {
   return nodes;
 }
 
-function halvesOfLast(from: Contribution, all: readonly Contribution[]): Contribution[] {
-  const isLast = all.every(({ rank, slot }) => rank !== from.rank || slot <= from.slot);
-  if (!isLast || from.count === 1) return [from];
-  const { rank, slot } = from;
-  return halves(from).map((half, index) => ({ ...half, rank, slot: slot + index }));
+function withHalvesOfLast(all: readonly Contribution[]): Contribution[] {
+  const last = new Map(all.map((from) => [from.rank, from]));
+  return all.flatMap((from) => {
+    if (last.get(from.rank) !== from || from.count === 1) return [from];
+    const { rank, slot } = from;
+    return halves(from).map((half, index) => ({ ...half, rank, slot: slot + index }));
+  });
+}
+
+/** The place of the first for which it holds, in a list where it holds for all behind that one. */
+function firstWhere<Item>(list: readonly Item[], holds: (item: Item) => boolean): number {
+  let [least, most] = [0, list.length];
+  while (least < most) {
+    const middle = (least + most) >> 1;
+    if (holds(list[middle] as Item)) most = middle;
+    else least = middle + 1;
+  }
+  return least;
 }
 
 /**
@@ -106,7 +119,7 @@ function halvesOfLast(from: Contribution, all: readonly Contribution[]): Contrib
 function combine(
   contributions: readonly Contribution[],
   range: Range,
-  among: readonly number[] = [...contributions.keys()],
+  among: readonly number[] = indicesFrom(contributions, range),
 ): Combination {
   const own = among.filter((index) => isWithin(contributions[index] as Contribution, range));
   const [first, ...others] = own;
@@ -119,6 +132,13 @@ function combine(
   });
   if (isCut) return [combine(contributions, left, own), combine(contributions, right, own)];
   return others.reduce<Combination>((sum, index) => [sum, index], first);
+}
+
+/** The indices of the contributions that begin in a range; they are in its order. */
+function indicesFrom(contributions: readonly Contribution[], range: Range): number[] {
+  const start = firstWhere(contributions, ({ first }) => first >= range.first);
+  const end = firstWhere(contributions, ({ first }) => first >= range.first + range.count);
+  return Array.from({ length: end - start }, (_, index) => start + index);
 }
 
 /**

@@ -62,11 +62,10 @@ export class Together {
   /** Each rank finds the sums, one rank after the other, where it has written its own. */
   summed(buffer: string, name: string): (RunStage | CollectiveStage)[] {
     const { ranks, place } = this.#options;
-    const others = Array.from({ length: ranks - 1 }, (_, index) => index + 1);
-    const chain = others.reduce<Combination>((sum, at) => [sum, at], 0);
+    const order = inOrder(0, ranks);
     const runs = this.layout.groups.map((group): Run => {
       const total = this.of(place, group, buffer);
-      return treeRun(this.#program, chain, [total], (at) => this.of(at, group, buffer));
+      return treeRun(this.#program, order, [total], (at) => this.of(at, group, buffer));
     });
     return [...this.gather(buffer, `${name} of all`), { name, runs, mode: "small" }];
   }
@@ -74,4 +73,17 @@ export class Together {
   #at(place: number, ref: TensorRef): TensorRef {
     return { ...ref, byteOffset: ref.byteOffset + place * this.layout.byteLength };
   }
+}
+
+/** A chain of more additions would be deeper than functions can call each other. */
+const LONGEST = 1024;
+
+/** One after the other; of many thousand, in two halves each of which is added so. */
+function inOrder(first: number, count: number): Combination {
+  if (count > LONGEST) {
+    const half = Math.ceil(count / 2);
+    return [inOrder(first, half), inOrder(first + half, count - half)];
+  }
+  const others = Array.from({ length: count - 1 }, (_, index) => first + index + 1);
+  return others.reduce<Combination>((sum, at) => [sum, at], first);
 }

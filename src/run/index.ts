@@ -19,7 +19,7 @@ export { type FolderLock, type LockOptions, lockFolder } from "./lock.ts";
 export { type TrainResult, train } from "./loop.ts";
 export { isOfGroup, isTooFew, type Members } from "./members.ts";
 export { settleMicroBatches } from "./micro-batches.ts";
-export { describePlan, type PlanOptions, planAsJson } from "./plan.ts";
+export { describePlan, findParallel, type PlanOptions, planAsJson } from "./plan.ts";
 export { type PlanFileOptions, writePlan } from "./plan-file.ts";
 export { type Rehearsal, type RehearsalOptions, rehearse } from "./rehearse.ts";
 export { type Chosen, chooseCheckpoint } from "./resume.ts";

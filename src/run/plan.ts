@@ -10,6 +10,7 @@ import {
   bucketBytes,
   checkWorkers,
   chooseParallel,
+  DEFAULT_FLOPS,
   type Disk,
   type Parallel,
   type ParallelOptions,
@@ -49,6 +50,8 @@ export interface PlanOptions extends ParallelOptions {
   readonly machines?: number;
   readonly rank: number;
   readonly speeds: Speeds;
+  /** Between workers of a machine, for what they exchange within a pass. Default: as measured. */
+  readonly within?: Pick<Speeds, "bytesPerSecond" | "latency"> | undefined;
   /** Bytes that each worker may have. Default: no limit. */
   readonly memory?: number | undefined;
   /** Where each worker may keep what is needed only for updates. Default: nowhere. */
@@ -57,7 +60,7 @@ export interface PlanOptions extends ParallelOptions {
   readonly bucketBytes?: number | undefined;
 }
 
-interface RankPlan {
+export interface RankPlan {
   readonly model: Model;
   readonly parallel: Parallel;
   /** The step of one process. */
@@ -69,8 +72,32 @@ interface RankPlan {
 
 /** @throws INVALID_OPTION when the workers cannot share the run this way */
 export function planRank(run: Run, options: PlanOptions): RankPlan {
+  const { rank } = options;
+  const { parallel, ...chosen } = chosenFor(run, options);
+  const { mesh, topology, strategies } = parallel;
+  const step = applyStrategies(strategies, chosen.alone, mesh);
+  const ground = { mesh, topology };
+  const program = lower(step, { ground, rank, optimizer: run.optimizer });
+  return { ...chosen, parallel, step, program };
+}
+
+/** What is assumed of machines where nothing is said. */
+const SPEEDS: Speeds = { flopsPerSecond: DEFAULT_FLOPS, bytesPerSecond: 1e9, latency: 1e-4 };
+
+/**
+ * How workers share a run, where it states nothing.
+ * @throws INVALID_OPTION, OUT_OF_MEMORY where they cannot
+ */
+export function findParallel(
+  run: Run,
+  options: Pick<PlanOptions, "workers" | "machines" | "memory">,
+): Parallel {
+  return chosenFor(run, { ...options, rank: 0, speeds: SPEEDS }).parallel;
+}
+
+function chosenFor(run: Run, options: PlanOptions): Pick<RankPlan, "model" | "parallel" | "alone"> {
   const { workers, rank, machines: count = 1, speeds } = options;
-  check(run, workers, rank, count);
+  check(run, options, rank, count);
   const size = run.batch / run.microBatches;
   const model = run.model.build({ batch: size, mode: "train" });
   const bucket =
@@ -83,7 +110,7 @@ export function planRank(run: Run, options: PlanOptions): RankPlan {
     topology: evenTopology(workers, count),
     step: alone,
     optimizer,
-    machine: { memory, lanes: 1, flopsPerSecond, link: speeds, disk },
+    machine: { memory, lanes: 1, flopsPerSecond, link: speeds, within: options.within, disk },
     parallel: options.parallel ?? run.parallel,
     zero: options.zero ?? run.zero,
     recompute: options.recompute ?? run.recompute,
@@ -93,10 +120,7 @@ export function planRank(run: Run, options: PlanOptions): RankPlan {
     combination: reproducible ? "tree" : "any",
     buckets: { bucketBytes: bucket },
   });
-  const { mesh, topology, strategies } = parallel;
-  const step = applyStrategies(strategies, alone, mesh);
-  const program = lower(step, { ground: { mesh, topology }, rank, optimizer });
-  return { model, parallel, alone, step, program };
+  return { model, parallel, alone };
 }
 
 /**
@@ -143,13 +167,12 @@ export function describePlan(run: Run, options: PlanOptions): string {
   ].join("\n");
 }
 
-function check(
-  { microBatches, parallel }: Run,
-  workers: number,
-  rank: number,
-  machines: number,
-): void {
-  checkWorkers(workers, microBatches, parallel);
+function check(run: Run, options: PlanOptions, rank: number, machines: number): void {
+  const { workers } = options;
+  const parallel = options.parallel ?? run.parallel;
+  // Where nothing is stated, workers may divide the model.
+  const isStated = (parallel ?? options.zero ?? run.zero) !== undefined;
+  if (isStated) checkWorkers(workers, run.microBatches, parallel);
   checkRank(rank, workers);
   evenTopology(workers, machines);
 }
@@ -165,11 +188,17 @@ function parallelLines({ mesh, strategies, reason }: Parallel): string[] {
 function predictionLines({ predicted }: Parallel): string[] {
   const ways = predicted?.() ?? [];
   if (ways.length < 2) return [];
-  const rows = ways.map(({ name, need, cost, isChosen }) => [
-    `  ${name}`,
-    size(need),
-    `${size(cost.sent + cost.read)} of traffic, ${time(cost.exposed)} exposed, a step in ${time(cost.seconds)}${isChosen ? " (chosen)" : ""}`,
-  ]);
+  const others = ways.filter(({ isChosen, fits }) => fits && !isChosen);
+  const [next] = others.toSorted((a, b) => a.cost.seconds - b.cost.seconds);
+  const rows = ways.map((way) => {
+    const { name, need, cost, isChosen, fits } = way;
+    const word = isChosen ? " (chosen)" : way === next ? " (next)" : fits ? "" : " (too large)";
+    return [
+      `  ${name}`,
+      size(need),
+      `${size(cost.sent + cost.read)} of traffic, ${time(cost.exposed)} exposed, a step in ${time(cost.seconds)}${word}`,
+    ];
+  });
   return [
     "ways to share a step, as predicted: memory of a worker with its process",
     ...columns(rows),

@@ -9,9 +9,14 @@ import { LockstepError } from "../errors.ts";
 import type { ModelDefinition } from "../nn/index.ts";
 import type { Optimizer, Schedule } from "../optimizer/index.ts";
 import { notAmong, type OptionKinds } from "../options.ts";
-import { bytesOfText, OFFLOADS, type ParallelOptions } from "../parallel/index.ts";
+import {
+  type AskedParallel,
+  bytesOfText,
+  OFFLOADS,
+  type ParallelOptions,
+} from "../parallel/index.ts";
 
-export interface RunOptions extends ParallelOptions {
+export interface RunOptions extends AskedParallel {
   readonly model: ModelDefinition;
   readonly data: DataSource;
   readonly optimizer: Optimizer;
@@ -89,7 +94,7 @@ export interface RunOptions extends ParallelOptions {
 }
 
 /** A checked run with its defaults filled in. */
-export interface Run extends RunOptions {
+export interface Run extends Omit<RunOptions, "parallel">, Pick<ParallelOptions, "parallel"> {
   readonly name: string;
   /** 1 if none is stated, until `settleMicroBatches` has looked at the model and the checkpoint. */
   readonly microBatches: number;
@@ -116,7 +121,7 @@ export interface RunOverrides {
   readonly keepEvery?: number | undefined;
   readonly checkpoints?: string | undefined;
   readonly excludeBelow?: number | undefined;
-  readonly parallel?: ParallelOptions["parallel"];
+  readonly parallel?: AskedParallel["parallel"];
   readonly zero?: ParallelOptions["zero"];
   readonly recompute?: ParallelOptions["recompute"];
   readonly offload?: ParallelOptions["offload"];
@@ -142,14 +147,20 @@ const shape: OptionKinds<RunOptions> = {
   checkReplicas: z.int().min(0).optional(),
   excludeBelow: z.number().min(0).max(0.9).optional(),
   parallel: z
-    .strictObject({
-      data: positive.optional(),
-      shard: positive.optional(),
-      tensor: positive.optional(),
-      context: positive.optional(),
-      expert: positive.optional(),
-      pipeline: positive.optional(),
-    })
+    .union(
+      [
+        z.literal("auto"),
+        z.strictObject({
+          data: positive.optional(),
+          shard: positive.optional(),
+          tensor: positive.optional(),
+          context: positive.optional(),
+          expert: positive.optional(),
+          pipeline: positive.optional(),
+        }),
+      ],
+      { error: 'must be "auto", or sizes of axes, as in { data: 2, shard: 2 }' },
+    )
     .optional(),
   zero: z.union([z.literal(1), z.literal(2), z.literal(3)]).optional(),
   recompute: z
@@ -203,6 +214,7 @@ export function defineRun(options: RunOptions): Run {
   const tenth = Math.max(1, Math.ceil(steps / 10));
   return {
     ...options,
+    parallel: options.parallel === "auto" ? undefined : options.parallel,
     name: options.name ?? options.model.name,
     microBatches,
     seed: options.seed ?? 1,

@@ -5,8 +5,8 @@
 import type { Device, HostTensor } from "../engine/index.ts";
 import { type Instance } from "../execute/index.ts";
 import type { Graph } from "../graph/index.ts";
-import { modelAxes } from "../mesh/index.ts";
-import { applyStrategies, checkWorkers, type Parallel, workersOfBatch } from "../parallel/index.ts";
+import { modelAxes, replicaSize } from "../mesh/index.ts";
+import { applyStrategies, checkWorkers, type Parallel } from "../parallel/index.ts";
 import { buildStep, GRADIENT, type StepGraph } from "../plan/index.ts";
 import { evenRanges, lower, type Range, type StepProgram } from "../program/index.ts";
 import { checkDisk } from "./disk.ts";
@@ -49,12 +49,13 @@ export function planOf(options: PlanOptions, known?: StepGraph): Planned {
   // More workers than micro-batches are an error of their own, before anything that their
   // micro-batches would lead to.
   const size = ranks?.group.size ?? 1;
-  checkWorkers(size, microBatches, options.parallel);
-  const sharers = Math.max(1, size / workersOfBatch(options.parallel));
-  const ranges = ranks?.ranges ?? evenRanges(microBatches, sharers);
-  const sharing = { ranges, overlap: true };
+  const isStated = options.parallel !== undefined || options.zero !== undefined;
+  if (isStated) checkWorkers(size, microBatches, options.parallel);
   const step = known ?? stepOf(options);
   const parallel = parallelOf(options, step, options);
+  const sharers = Math.max(1, size / replicaSize(parallel.mesh));
+  const ranges = ranks?.ranges ?? evenRanges(microBatches, sharers);
+  const sharing = { ranges, overlap: true };
   const plan = lowered(options, step, parallel, sharing);
   const { memory } = roomFor(options);
   checkMemory(plan, size, Math.min(memory, memoryLimit()));

@@ -5,7 +5,7 @@
 import { DEFAULT_COSTS } from "../collectives/index.ts";
 import { LockstepError } from "../errors.ts";
 import { compileAll } from "../execute/index.ts";
-import { axesFor, statedWorkers } from "../parallel/index.ts";
+import { axesFor, checkWorkers, statedWorkers } from "../parallel/index.ts";
 import type { StepGraph } from "../plan/index.ts";
 import { type PlanOptions, planOf, stepOf } from "./planned.ts";
 
@@ -33,6 +33,8 @@ export async function prepare({ isApart, ...options }: PrepareOptions): Promise<
   const group = { rank: size - 1, size, costs: DEFAULT_COSTS, transport: { nodes } };
   const parallel = axesFor(options.parallel, group.size);
   try {
+    // How so many would divide the model is not looked for: that takes seconds.
+    checkWorkers(size, options.microBatches ?? 1, parallel);
     const { plan } = planOf({ ...options, parallel, ranks: { group } }, step);
     const compiled = await compileAll(options.engine, plan.graphs);
     return {

@@ -108,6 +108,7 @@ export function parallelOf(
     step,
     optimizer,
     machine: { ...roomFor(options), flopsPerSecond: DEFAULT_FLOPS, link },
+    dividesOnlyIfNeeded: true,
     combination: reproducible ? "tree" : "any",
     buckets: group && { bucketBytes: bucketOf(options, group), overlap },
   });

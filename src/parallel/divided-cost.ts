@@ -1,0 +1,95 @@
+/**
+ * A model of what a way costs in which workers divide the model: memory, traffic and time of the
+ * worker that needs most. What workers share that have the same part is as in `cost.ts`.
+ */
+import { evenTopology } from "../mesh/index.ts";
+import { endsOf, planTimetable, readTimetable, type Turn } from "../plan/index.ts";
+import type { Link } from "./buckets.ts";
+import {
+  type Cost,
+  lanesOf,
+  type Machine,
+  memoryOf,
+  type Sharing,
+  sizesOf,
+  timeOf,
+  totalOf,
+} from "./cost.ts";
+import type { DividedStep, ModelPart } from "./divided-step.ts";
+import { SPEED } from "./sharding/divide.ts";
+
+/** Whether workers that divide a model are on one node. */
+function isWithinNode(parts: number, machine: Machine): boolean {
+  return sizesOf(machine).each % parts === 0;
+}
+
+/** How workers reach each other that divide a model into so many parts. */
+export function linkOfParts(parts: number, machine: Machine): Link {
+  return isWithinNode(parts, machine) ? (machine.within ?? SPEED.link) : machine.link;
+}
+
+/** Workers that have the same part of the model, as if there were no others. */
+export function machineOfPart(parts: number, machine: Machine): Machine {
+  const { nodes, each } = sizesOf(machine);
+  const replicas = (nodes * each) / parts;
+  const topology = evenTopology(replicas, isWithinNode(parts, machine) ? nodes : replicas);
+  return { ...machine, topology };
+}
+
+/** @param parts the number of workers that divide the model */
+export function dividedCost(
+  { parts: all, pipeline }: DividedStep,
+  sharing: Sharing,
+  parts: number,
+  machine: Machine,
+): Cost {
+  const own = machineOfPart(parts, machine);
+  const costs = all.map((part) => costOfPart(part, sharing, own));
+  const most = costs.reduce((one, other) =>
+    totalOf(other.memory) > totalOf(one.memory) ? other : one,
+  );
+  const slowest = costs.reduce((one, other) => (other.seconds > one.seconds ? other : one));
+  const [first] = all;
+  const lanes = lanesOf(sharing, (first as ModelPart).facts, own);
+  const { data, shard } = sharing;
+  const microBatches = Math.ceil((first as ModelPart).facts.microBatches / (data * shard));
+  const isRead = isWithinNode(parts, machine);
+  const exchanged = Math.max(...all.map((part) => part.exchanged.bytes)) * microBatches;
+  const traffic = {
+    read: slowest.read + (isRead ? exchanged : 0),
+    sent: slowest.sent + (isRead ? 0 : exchanged),
+  };
+  if (pipeline === undefined) {
+    const late = (first as ModelPart).exchanged.seconds * microBatches;
+    const { computing } = slowest;
+    const exposed = slowest.exposed + late;
+    return { memory: most.memory, ...traffic, computing, exposed, seconds: slowest.seconds + late };
+  }
+  const size = { ranks: all.length, microBatches: Math.ceil(microBatches / lanes) };
+  const planned = planTimetable(readTimetable(pipeline.schedule, size), pipeline.needs);
+  const secondsOf = (turn: Turn) =>
+    lanes * (pipeline.flopsOf(turn) / machine.flopsPerSecond + pipeline.exchangedIn(turn));
+  const ends = endsOf(planned, pipeline.needs, secondsOf);
+  const whole = Math.max(...ends.flat());
+  const memories = costs.map(({ memory }, stage) => {
+    const { pass, brought, facts } = all[stage] as ModelPart;
+    const slots = planned.slots[stage] ?? 1;
+    const activations = lanes * (slots * pass.between + pass.within);
+    // What replicas of the stage have made of the part that this one sums.
+    const copies = (facts.gradients * (data * shard - 1)) / (data * shard);
+    return { ...memory, activations, buffers: memory.buffers + brought + copies };
+  });
+  const memory = memories.reduce((one, other) => (totalOf(other) > totalOf(one) ? other : one));
+  const { computing } = slowest;
+  // Ranks wait for each other, which is neither computing nor communication of the slowest.
+  const seconds = slowest.seconds - computing + Math.max(whole, computing);
+  return { memory, ...traffic, computing, exposed: seconds - computing, seconds };
+}
+
+/** Of what a worker has, without what goes between those that have other parts. */
+function costOfPart({ facts, pass, exchanged }: ModelPart, sharing: Sharing, own: Machine): Cost {
+  const memory = memoryOf(sharing, facts, own, pass);
+  const lanes = lanesOf(sharing, facts, own);
+  const buffers = memory.buffers + lanes * exchanged.given;
+  return { ...timeOf(sharing, facts, own), memory: { ...memory, buffers } };
+}
