@@ -63,7 +63,7 @@ export class Comparison {
         root: root.parallel === undefined ? ONE_PROCESS : nameOf(root),
         others,
         isWhole: (way.parallel?.tensor ?? 1) > 1 && own.divided === 0,
-        ...(way.inProcesses === true ? { processes: await this.#byProcesses(way, own) } : {}),
+        processes: await this.#byProcesses(way, own),
       };
     } catch (error) {
       const isRefused = error instanceof LockstepError && error.code === "INVALID_OPTION";
@@ -93,8 +93,10 @@ export class Comparison {
   }
 
   async #byProcesses(way: Way, own: Trained): Promise<string | undefined> {
+    const { name: model, inProcesses } = this.#model;
+    if (inProcesses !== true || way.inProcesses !== true) return undefined;
     const { steps } = this.#options;
-    const ranks = await trainedByProcesses({ model: this.#model.name, way, steps });
+    const ranks = await trainedByProcesses({ model, way, steps });
     const wrong = ranks.find(({ losses }) => losses.join() !== own.losses.join());
     if (wrong !== undefined) return "real processes have other losses";
     const names = Object.keys(own.bits).filter((name) => ranks[0]?.bits[name] !== own.bits[name]);

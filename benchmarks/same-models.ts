@@ -14,6 +14,8 @@ export interface ComparedModel {
    * does.
    */
   readonly hasGhosts?: boolean;
+  /** Whether real processes train it, too, in the ways for which that is stated. */
+  readonly inProcesses?: boolean;
 }
 
 const fixtures = join(dirname(fileURLToPath(import.meta.url)), "../../test/onnx/fixtures");
@@ -45,6 +47,7 @@ export const MODELS: readonly ComparedModel[] = [
       bias: false,
     }),
     classes: VOCABULARY,
+    inProcesses: true,
   },
   {
     name: "BERT",
@@ -62,6 +65,7 @@ export const MODELS: readonly ComparedModel[] = [
     }),
     classes: 12,
     hasGhosts: true,
+    inProcesses: true,
   },
   {
     name: "DLRM",
@@ -88,6 +92,7 @@ export const MODELS: readonly ComparedModel[] = [
       experts: { count: 4, capacity: 1.25, every: 2 },
     }),
     classes: VOCABULARY,
+    inProcesses: true,
   },
   { name: "export: MLP", definition: exported("mlp-17", "mse"), classes: 2 },
   {
@@ -100,6 +105,7 @@ export const MODELS: readonly ComparedModel[] = [
     name: "export: GPT-like encoder",
     definition: exported("encoder-17 of length 8", "classes", "labels"),
     classes: 20,
+    inProcesses: true,
   },
   {
     name: "export: nn.TransformerEncoder",

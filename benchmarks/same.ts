@@ -114,9 +114,10 @@ type Verdicts = readonly (readonly Verdict[])[];
 function rowsOf(columns: readonly Column[], ways: readonly Way[], verdicts: Verdicts): Row[] {
   return columns.flatMap(({ model, innocent, cells }, at) =>
     cells.flatMap((cell, row): Row[] => {
-      const { is, why } = verdicts[at]?.[row] as Verdict;
+      const verdict = verdicts[at]?.[row];
+      if (verdict === undefined || verdict.is === "refused") return [];
+      const { is, why } = verdict;
       const name = `${model}: ${nameOf(ways[row] as Way)}`;
-      if (cell.kind === "refused") return [];
       const {
         losses = Number.NaN,
         first = Number.NaN,
