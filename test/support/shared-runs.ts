@@ -27,7 +27,7 @@ const STEPS = 12;
 export const engine = createOrtEngine({ threads: 1 });
 
 /** Fills samples that depend on their position alone. */
-function filling(
+export function filling(
   ranges: readonly { readonly start: number; readonly end: number }[],
   classes = CLASSES,
 ): FillBatch {
