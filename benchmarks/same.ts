@@ -4,6 +4,7 @@
  */
 import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -18,8 +19,8 @@ const entry = join(dirname(fileURLToPath(import.meta.url)), "same-child.js");
 const STEPS = 50;
 /** A cell that takes longer has failed. */
 const PATIENCE_MS = 300_000;
-/** Models that are compared at a time. */
-const AT_ONCE = 2;
+/** Models that are compared at a time, each in a process of its own with one thread. */
+const AT_ONCE = availableParallelism();
 
 interface Column {
   readonly model: string;
