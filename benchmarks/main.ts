@@ -1,7 +1,7 @@
 /**
  * `npm run bench -- NAME [--against REV] [--json] [--save] [--note TEXT]`: one benchmark, one
  * question, one dated result. With `--against`, that revision is built and measured beside this
- * one.
+ * one. `--models PATTERN`, `--ways PATTERN` and `--steps N` choose what `same` compares.
  */
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -24,6 +24,7 @@ import {
   type Result,
   saveResult,
 } from "./report.ts";
+import { same } from "./same.ts";
 import { scaling } from "./scaling.ts";
 import { step } from "./step.ts";
 import { torture } from "./torture.ts";
@@ -42,10 +43,14 @@ const benchmarks: readonly Benchmark[] = [
   checkpoint,
   torture,
   membership,
+  same,
 ];
 
 const OPTIONS = {
   against: { type: "string" },
+  models: { type: "string" },
+  ways: { type: "string" },
+  steps: { type: "string" },
   json: { type: "boolean", default: false },
   save: { type: "boolean", default: false },
   note: { type: "string" },
@@ -64,14 +69,20 @@ async function main(words: string[]): Promise<number> {
     for (const { name, question } of benchmarks) console.error(`  ${name}: ${question}`);
     return 1;
   }
-  const { name, question, comparesRevisions = false } = benchmark;
+  const { name, question, comparesRevisions = false, takesChoice = false } = benchmark;
   if (values.against !== undefined && !comparesRevisions) {
     console.error(`${name} does not measure another revision: leave out --against.`);
     return 1;
   }
+  const { models, ways, steps } = values;
+  if (!takesChoice && [models, ways, steps].some((own) => own !== undefined)) {
+    console.error(`${name} has no choice of models, ways or steps: leave out those options.`);
+    return 1;
+  }
   const against = values.against === undefined ? undefined : buildRevision(root, values.against);
   console.error(`${name}: ${question}`);
-  const { rows, missing } = await benchmark.run({ against });
+  const options = { against, models, ways, steps: steps === undefined ? undefined : Number(steps) };
+  const { rows, missing, text } = await benchmark.run(options);
   const result: Result = {
     name,
     date: new Date().toISOString(),
@@ -79,6 +90,7 @@ async function main(words: string[]): Promise<number> {
     machine: machineName(),
     rows,
     missing,
+    ...(text === undefined ? {} : { text }),
     ...(values.note === undefined ? {} : { note: values.note }),
   };
   console.log(formatTable(result));

@@ -31,6 +31,8 @@ export interface Result {
   readonly rows: readonly Row[];
   /** Peers that are not installed here. They are named, and never skipped silently. */
   readonly missing: readonly string[];
+  /** What people read instead of the rows. */
+  readonly text?: string;
   /** What a reader must know about the measurement, for example that others used the machine. */
   readonly note?: string;
 }
@@ -41,12 +43,18 @@ export interface Benchmark {
   readonly question: string;
   /** Whether it can measure another revision in the same run. Default: false. */
   readonly comparesRevisions?: boolean;
+  /** Whether `--models`, `--ways` and `--steps` choose what it does. Default: false. */
+  readonly takesChoice?: boolean;
   /** @param options.against another revision, which benchmarks that can measure it measure too */
-  run(options: BenchmarkOptions): Promise<{ rows: Row[]; missing: string[] }>;
+  run(options: BenchmarkOptions): Promise<{ rows: Row[]; missing: string[]; text?: string }>;
 }
 
 export interface BenchmarkOptions {
   readonly against?: Revision | undefined;
+  /** Regular expressions of names. Default: all. */
+  readonly models?: string | undefined;
+  readonly ways?: string | undefined;
+  readonly steps?: number | undefined;
 }
 
 export function machineName(): string {
@@ -74,6 +82,17 @@ export function compared(row: Omit<Row, "reached">, least?: number): Row {
 }
 
 export function formatTable(result: Result): string {
+  const missing = result.missing.map((what) => `missing: ${what}`);
+  const notes = result.note === undefined ? [] : [`note: ${result.note}`];
+  return [
+    `${result.name} on ${result.machine}, ${result.date}, ${result.commit}`,
+    result.text ?? rowLines(result),
+    ...missing,
+    ...notes,
+  ].join("\n");
+}
+
+function rowLines(result: Result): string {
   const cells = result.rows.map((row) => [
     row.case,
     `${format(row.value)} ${row.unit}`,
@@ -95,14 +114,7 @@ export function formatTable(result: Result): string {
       .join("  ")
       .trimEnd(),
   );
-  const missing = result.missing.map((what) => `missing: ${what}`);
-  const notes = result.note === undefined ? [] : [`note: ${result.note}`];
-  return [
-    `${result.name} on ${result.machine}, ${result.date}, ${result.commit}`,
-    ...lines,
-    ...missing,
-    ...notes,
-  ].join("\n");
+  return lines.join("\n");
 }
 
 function format(value: number): string {

@@ -3,9 +3,11 @@
  * run of one process.
  */
 import assert from "node:assert/strict";
+import type { Group } from "../../src/collectives/index.ts";
 import { createOrtEngine } from "../../src/engine/index.ts";
 import { gpt, type ModelDefinition } from "../../src/nn/index.ts";
-import { adamw } from "../../src/optimizer/index.ts";
+import { adamw, type Optimizer } from "../../src/optimizer/index.ts";
+import type { StepGraph } from "../../src/plan/index.ts";
 import { elementCount, tensorFrom, toNumbers } from "../../src/tensor/index.ts";
 import {
   createTrainer,
@@ -27,6 +29,7 @@ export const engine = createOrtEngine({ threads: 1 });
 /** Fills samples that depend on their position alone. */
 export function filling(
   ranges: readonly { readonly start: number; readonly end: number }[],
+  classes = CLASSES,
 ): FillBatch {
   const positions = ranges.flatMap(({ start, end }) =>
     Array.from({ length: end - start }, (_, index) => start + index),
@@ -36,7 +39,7 @@ export function filling(
       const isClass = tensor.dtype.startsWith("int");
       const width = elementCount(tensor.shape) / positions.length;
       const numbers = positions.flatMap((position) =>
-        randomNumbers(field * 1000 + (position % 16), width, [0, isClass ? CLASSES : 1]),
+        randomNumbers(field * 1000 + (position % 16), width, [0, isClass ? classes : 1]),
       );
       const values = isClass ? numbers.map(Math.floor) : numbers;
       tensor.bytes.set(tensorFrom(tensor.dtype, tensor.shape, values).bytes);
@@ -46,8 +49,22 @@ export function filling(
 
 export type Setting = Pick<
   TrainerOptions,
-  "parallel" | "zero" | "recompute" | "timetable" | "microBatches"
+  "parallel" | "zero" | "recompute" | "timetable" | "microBatches" | "offload"
 >;
+
+/** What is trained, and for how long. */
+export interface Making {
+  /** Default: 12. */
+  readonly steps?: number | undefined;
+  readonly optimizer?: Optimizer | undefined;
+  /** Integers of the batch are below it. Default: `CLASSES`. */
+  readonly classes?: number | undefined;
+  readonly offloadFolder?: string | undefined;
+  /** The step of one process, if it is known. */
+  readonly step?: StepGraph | undefined;
+  /** Looks at the trainer of each rank after each step. */
+  readonly look?: ((trainer: Trainer, step: number, rank: number) => Promise<void>) | undefined;
+}
 
 export interface Outcome {
   readonly losses: readonly number[];
@@ -56,43 +73,69 @@ export interface Outcome {
   readonly trainer: Pick<Trainer, "plan" | "planned">;
 }
 
+/** The number of ranks that a setting takes. */
+export function ranksOf({ parallel = {} }: Setting): number {
+  return (Object.values(parallel) as number[]).reduce((product, own) => product * own, 1);
+}
+
 export async function train(
   definition: ModelDefinition,
   setting: Setting = {},
+  making: Making = {},
 ): Promise<Outcome[]> {
-  const sizes = Object.values(setting.parallel ?? {}) as number[];
-  const size = sizes.reduce((product, own) => product * own, 1);
+  const size = ranksOf(setting);
   const simulated = size === 1 ? undefined : simulatedRanks(engine, size, true);
-  const { microBatches = MICRO_BATCHES } = setting;
-  const model = definition.build({ batch: SAMPLES / microBatches, mode: "train" });
-  const options = {
-    engine,
-    model,
-    optimizer: adamw({ learningRate: 1e-2 }),
-    clip: 1,
-    ...setting,
-    microBatches,
-  };
   const trainers = await Promise.all(
-    Array.from({ length: size }, (_, rank) => {
-      const group = simulated?.groups[rank];
-      return createTrainer({ ...options, ranks: group && { group, adapt: false } });
-    }),
+    Array.from({ length: size }, (_, rank) =>
+      trainerOf(definition, setting, making, simulated?.groups[rank]),
+    ),
   );
-  const outcomes = await Promise.all(trainers.map(runSteps));
+  const outcomes = await Promise.all(
+    trainers.map((trainer, rank) => runSteps(trainer, making, rank)),
+  );
   for (const trainer of trainers) trainer.close();
   await simulated?.close();
   return outcomes;
 }
 
-async function runSteps(trainer: Trainer): Promise<Outcome> {
+/** Trains as one rank of a group, whose others are elsewhere. */
+export async function trainIn(
+  group: Group,
+  definition: ModelDefinition,
+  setting: Setting,
+  making: Making = {},
+): Promise<Outcome> {
+  const trainer = await trainerOf(definition, setting, making, group);
+  const outcome = await runSteps(trainer, making, group.rank);
+  await group.barrier();
+  trainer.close();
+  return outcome;
+}
+
+function trainerOf(
+  definition: ModelDefinition,
+  setting: Setting,
+  { optimizer = adamw({ learningRate: 1e-2 }), offloadFolder, step }: Making,
+  group: Group | undefined,
+): Promise<Trainer> {
+  const { microBatches = MICRO_BATCHES } = setting;
+  const model = definition.build({ batch: SAMPLES / microBatches, mode: "train" });
+  const ranks = group && { group, adapt: false };
+  const own = { engine, model, optimizer, clip: 1, ranks, offloadFolder };
+  const prepared = step && { step, close: () => undefined };
+  return createTrainer({ ...own, ...setting, microBatches }, prepared);
+}
+
+async function runSteps(trainer: Trainer, making: Making, rank: number): Promise<Outcome> {
+  const { steps = STEPS, classes, look } = making;
   const [losses, norms]: [number[], number[]] = [[], []];
-  for (let step = 0; step < STEPS; step++) {
+  for (let step = 0; step < steps; step++) {
     const positions = { start: step * SAMPLES, end: (step + 1) * SAMPLES };
-    const fill = filling(trainer.ownPositions(positions));
+    const fill = filling(trainer.ownPositions(positions), classes);
     const { loss, gradientNorm } = await trainer.step({ positions, fill });
     losses.push(loss);
     norms.push(gradientNorm);
+    await look?.(trainer, step, rank);
   }
   const { parameters } = await trainer.read();
   const numbers = Object.entries(parameters).map(([name, tensor]) => [name, toNumbers(tensor)]);
