@@ -39,8 +39,11 @@ const LLAMA = gpt({
 });
 
 const RUNS: readonly (readonly [string, ModelDefinition, Setting])[] = [
-  ["a GPT with tied weights", GPT, { parallel: { data: 2, pipeline: 2, tensor: 2 }, zero: 1 }],
-  ["a GPT with tied weights", GPT, { parallel: { pipeline: 2, tensor: 3 }, recompute: "blocks" }],
+  [
+    "a GPT with tied weights",
+    GPT,
+    { parallel: { data: 2, pipeline: 2, tensor: 2 }, zero: 1, recompute: "blocks" },
+  ],
   ["a Llama with grouped heads", LLAMA, { parallel: { pipeline: 2, context: 2, tensor: 2 } }],
 ];
 
