@@ -243,8 +243,8 @@ function sharedAs(
   const { zero = sizes.shard > 1 ? 3 : 0 } = options;
   const { bucketBytes = BUCKET_BYTES } = bucketing ?? {};
   const isSummedWhole = zero < 2;
-  const hasBuddies =
-    zero > 0 && options.buddies !== false && buddiesOf(real, mesh, [sharded]).length > 0;
+  const canHaveBuddies = zero > 0 && options.buddies !== false && divided.length === 0;
+  const hasBuddies = canHaveBuddies && buddiesOf(real, mesh, [sharded]).length > 0;
   const strategies = [
     ...dividing,
     ...axes.map((axis) => data({ axis, combination })),
