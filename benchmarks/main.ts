@@ -14,6 +14,7 @@ import { memory } from "./memory.ts";
 import { network } from "./network.ts";
 import { optimizer } from "./optimizer.ts";
 import { parallel } from "./parallel.ts";
+import { predicted } from "./predicted.ts";
 import { recovery } from "./recovery.ts";
 import { recurrent } from "./recurrent.ts";
 import {
@@ -39,6 +40,7 @@ const benchmarks: readonly Benchmark[] = [
   recurrent,
   memory,
   parallel,
+  predicted,
   recovery,
   checkpoint,
   torture,

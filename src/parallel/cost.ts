@@ -30,6 +30,8 @@ export interface Machine {
   readonly link: Link;
   /** Between ranks of a node, for what they exchange within a pass. Default: as measured (docs/lab.md). */
   readonly within?: Link | undefined;
+  /** Bytes that a rank reads and writes in a second. Default: `MEMORY_SPEED`. */
+  readonly memorySpeed?: number | undefined;
   /** A bucket of gradients is closed when it holds this many bytes. */
   readonly bucketBytes: number;
   /** Whether optimizer slots and sharded parameters lie on disk. Default: false. */
@@ -136,7 +138,7 @@ export function timeOf(sharing: Sharing, facts: StepFacts, machine: Machine): Om
   const pass = facts.flops / machine.flopsPerSecond;
   const touched = 2 * facts.parameters + facts.gradients + 2 * facts.slots;
   const part = zero > 0 ? copiesOf(sharing, machine) / shard : 1;
-  const update = (touched * part) / MEMORY_SPEED;
+  const update = (touched * part) / speedOf(machine);
   const moved =
     zero < 2 ? wholeSums(sharing, facts, machine, pass) : waves(sharing, facts, machine, pass);
   const computing = own * pass;
@@ -183,7 +185,7 @@ function wholeSums(sharing: Sharing, facts: StepFacts, machine: Machine, pass: n
   return {
     sent: exchanged + fresh.sent,
     read: summed + spread + fresh.read,
-    exposed: (summed + spread) / MEMORY_SPEED + (nodes === 1 ? 0 : late) + fresh.exposed,
+    exposed: (summed + spread) / speedOf(machine) + (nodes === 1 ? 0 : late) + fresh.exposed,
   };
 }
 
@@ -207,7 +209,7 @@ function waves(sharing: Sharing, facts: StepFacts, machine: Machine, pass: numbe
   const ends = inPlace ? 0 : came.exposed / buckets + reduced / buckets / link.bytesPerSecond;
   const wire = inPlace ? 0 : reduced / link.bytesPerSecond + buckets * link.latency + came.exposed;
   const late = Math.max(ends, wire - pass * lanes);
-  const copied = inPlace ? (reduced + came.read) / MEMORY_SPEED : 0;
+  const copied = inPlace ? (reduced + came.read) / speedOf(machine) : 0;
   // Replicas sum what they have, or sums go to buddies: after the last wave, bucket by bucket.
   const rounds = data > 1 ? 2 : copiesOf(sharing, machine) - 1;
   const after = ((data > 1 ? rounds * others(data) : rounds) * facts.gradients) / shard;
@@ -229,12 +231,16 @@ const NOTHING: Moved = { sent: 0, read: 0, exposed: 0 };
  */
 function gather(bytes: number, shard: number, machine: Machine, inPlace: boolean): Moved {
   const all = bytes * others(shard);
-  if (inPlace) return { sent: 0, read: all, exposed: all / MEMORY_SPEED };
+  if (inPlace) return { sent: 0, read: all, exposed: all / speedOf(machine) };
   const { nodes, each } = sizesOf(machine);
   const sent = (bytes * others(nodes)) / each;
   const read = all - sent;
   const { bytesPerSecond, latency } = machine.link;
-  return { sent, read, exposed: latency + sent / bytesPerSecond + read / MEMORY_SPEED };
+  return { sent, read, exposed: latency + sent / bytesPerSecond + read / speedOf(machine) };
+}
+
+function speedOf({ memorySpeed = MEMORY_SPEED }: Machine): number {
+  return memorySpeed;
 }
 
 function others(ranks: number): number {

@@ -33,7 +33,8 @@ export function machineOfPart(parts: number, machine: Machine): Machine {
   const { nodes, each } = sizesOf(machine);
   const replicas = (nodes * each) / parts;
   const topology = evenTopology(replicas, isWithinNode(parts, machine) ? nodes : replicas);
-  return { ...machine, topology };
+  // What workers divide has no buddies.
+  return { ...machine, topology, hasBuddies: false };
 }
 
 /** @param parts the number of workers that divide the model */

@@ -40,7 +40,7 @@ export interface DividedWay {
  * How many nodes of passes are divided before a search is content with what it has found: to divide
  * one takes about a millisecond.
  */
-const MOST_NODES = 12_000;
+const MOST_NODES = 6_000;
 
 export class DividedWays {
   readonly #options: DividedOptions;

@@ -14,6 +14,7 @@ export { type ContextOptions, context } from "./context.ts";
 export { DEFAULT_FLOPS, totalOf } from "./cost.ts";
 export { data, PACES } from "./data.ts";
 export { DISK_SPEED, type Disk } from "./disk-cost.ts";
+export { dividedCost } from "./divided-cost.ts";
 export { type DividedWay, DividedWays } from "./divided-ways.ts";
 export { type ExpertOptions, experts } from "./experts.ts";
 export { OFFLOADS, type Offload, offload } from "./offload.ts";
