@@ -252,8 +252,9 @@ function sharedAs(
   const dividing = [...divided, ...again, ...staged];
   const shared = { mesh, topology, stated: options, predicted: undefined, dividing };
   if (axes.length === 0) {
-    const reason =
-      wide.length === 0 ? "One worker computes the whole step." : reasonOf(wide, sizes);
+    const own = wide.length === 0 ? "One worker computes the whole step." : reasonOf(wide, sizes);
+    const unused = ` zero ${zero} shares nothing out: no two workers have the same part of the model.`;
+    const reason = wide.length > 0 && zero > 0 ? `${own}${unused}` : own;
     return { ...shared, strategies: [...dividing, ...away], reason };
   }
   const { bucketBytes = BUCKET_BYTES } = bucketing ?? {};

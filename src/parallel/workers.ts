@@ -39,14 +39,16 @@ export function tooManyWorkers(workers: number, microBatches: number): LockstepE
 
 /**
  * The stated axes of a run for another number of workers. One axis follows that number; where workers
- * divide the model, `data` does, which makes as many replicas as there are workers for. `data` with
- * `shard` stay as they are.
+ * divide the model, `data` does, which makes as many replicas as there are workers for. Fewer workers
+ * than divide it, which are left only at the end of a run, have all of it. `data` with `shard` stay as
+ * they are.
  */
 export function axesFor(parallel: Axes | undefined, workers: number): Axes | undefined {
   const { shard = 1 } = parallel ?? {};
   if (parallel === undefined || isFixed(parallel)) return parallel;
   const parts = workersOfBatch(parallel);
-  if (parts > 1) return { ...parallel, data: Math.max(1, Math.floor(workers / parts)) };
+  if (parts > 1 && workers < parts) return { data: workers };
+  if (parts > 1) return { ...parallel, data: Math.floor(workers / parts) };
   return shard > 1 ? { shard: workers } : { data: workers };
 }
 
