@@ -14,7 +14,7 @@ import { experts } from "../src/parallel/index.ts";
 import { bindWeights, forwardGraph } from "../src/run/forward.ts";
 import { drawWeights } from "./support/model.ts";
 import { checkPass, stepOf } from "./support/pass-check.ts";
-import { CLASSES, compare, engine, type Setting, train } from "./support/shared-runs.ts";
+import { CLASSES, compare, engine, type Setting } from "./support/shared-runs.ts";
 
 after(() => engine.close());
 
@@ -30,7 +30,8 @@ const RUNS: readonly (readonly [string, ModelDefinition, Setting])[] = [
     gpt({ ...SMALL, experts: { ...ONE, capacity: 1.25 } }),
     { parallel: { expert: 4 }, microBatches: 2, recompute: "blocks" },
   ],
-  ["no capacity", DROPLESS, { parallel: { data: 2, expert: 2 }, zero: 1 }],
+  ["no capacity", DROPLESS, { parallel: { shard: 2, expert: 2 } }],
+  ["a capacity", CAPACITY, { parallel: { data: 2, pipeline: 2, expert: 2 }, zero: 1 }],
   [
     "a topK of 1",
     gpt({ ...SMALL, experts: ONE }),
@@ -56,11 +57,4 @@ test("the experts of a model from a file are found in its graph", async () => {
   await writeFile(file, encodeModel(bindWeights(forwardGraph(built), drawWeights(built))));
   const loss = crossEntropy({ logits: "logits", labels: "labels" });
   checkPass(stepOf(onnx(file, { loss }), 4), [experts()], { expert: 2 });
-});
-
-test("what experts that are shared do not go together with is refused", async () => {
-  const refused = (setting: Setting, message: RegExp) =>
-    assert.rejects(train(CAPACITY, setting), { code: "INVALID_OPTION", message });
-  await refused({ parallel: { shard: 2, expert: 2 } }, /expert 2 does not go together with ZeRO 2/);
-  await refused({ parallel: { expert: 2, pipeline: 2 } }, /does not go together with expert yet/);
 });

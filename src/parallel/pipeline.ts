@@ -95,7 +95,7 @@ export function pipeline({
       const staged = again
         ? inBlocks(step, pass, count)
         : inParts(step, pass, { count, split, given });
-      checkStages(staged, { count, split });
+      checkStages(staged, { count, split: isSchedule(used) ? new Set() : split });
       const parts = { ...staged, pipeline: { axis, schedule: used } };
       const shared = sharedOver.filter((own) => axisOf(mesh, own).size > 1);
       return shardUpdates(parts, [...shared, axis], ["slot", "gradient", "parameter"]);
@@ -150,7 +150,10 @@ function withStages(step: StepGraph, parts: readonly StagePart[]): StepGraph {
   return { ...step, tasks };
 }
 
-/** @throws INVALID_OPTION for a stage that has no parameters, or not the parts of its timetable */
+/**
+ * @param split the stages that a timetable says to have W
+ * @throws INVALID_OPTION for a stage that has no parameters, or not the parts of its timetable
+ */
 function checkStages(
   step: StepGraph,
   { count, split }: { readonly count: number; readonly split: ReadonlySet<number> },

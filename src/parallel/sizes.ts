@@ -52,16 +52,13 @@ export function checkPipeline(
       "Use zero: 1, or data instead of shard: each worker holds its stage only, parameters and gradients too.",
     );
   }
-  if (expert > 1) {
-    refuse("does not go together with expert yet", "Use one of them, with data.");
-  }
   if (typeof again === "object") {
     refuse(
       "does not go together with a limit for recompute yet",
       'Use recompute: "blocks", which computes all blocks again.',
     );
   }
-  const of = parts * stretches;
+  const of = parts * stretches * expert;
   const together = stages * of;
   if (topology.nodes.some((ranks) => ranks.length % together !== 0)) {
     refuse(

@@ -37,6 +37,7 @@ export {
   type ScheduleName,
   stageRanks,
   timetableOf,
+  timetableOfStages,
 } from "./schedules.ts";
 export {
   cutIntoStages,

@@ -2,6 +2,7 @@
  * The timetables that have a name. Each is that of its paper, for any number of ranks and
  * micro-batches.
  */
+import type { StagePart } from "./step-graph.ts";
 import {
   type Direction,
   parseTimetable,
@@ -43,6 +44,25 @@ export function isSchedule(name: string): name is ScheduleName {
 /** The timetable that has a name, or that a text is. @throws INVALID_OPTION as `parseTimetable` */
 export function readTimetable(schedule: string, size: TimetableSize): Timetable {
   return isSchedule(schedule) ? timetableOf(schedule, size) : parseTimetable(schedule);
+}
+
+/**
+ * The timetable for a pass that is cut into stages. Where nothing of a stage can be computed later, a
+ * timetable that has a name leaves out its W: B is then the whole backward part.
+ * @param parts those of the stages
+ * @throws INVALID_OPTION as `parseTimetable`
+ */
+export function timetableOfStages(
+  schedule: string,
+  size: TimetableSize,
+  parts: readonly (StagePart | undefined)[],
+): Timetable {
+  const timetable = readTimetable(schedule, size);
+  if (!isSchedule(schedule)) return timetable;
+  const later = new Set(parts.map((part) => (part?.direction === "W" ? part.stage : undefined)));
+  return timetable.map((turns) =>
+    turns.filter(({ stage, direction }) => direction !== "W" || later.has(stage)),
+  );
 }
 
 /** By stage: the rank that computes it. @throws INVALID_OPTION as `ranksOfStages` */

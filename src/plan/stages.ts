@@ -63,9 +63,12 @@ export function cutIntoStages(
   const isForward = new Set(forward);
   const backward = graph.nodes.filter((node) => !isForward.has(node));
   const later = waiting(backward, stageOf);
+  // Where no stage waits for anything, there is nothing to compute before it.
+  const awaited = new Set(backward.filter((node) => !later.has(node)).map(stageOf));
+  const isInTwo = (stage: number) => isSplit(stage) && awaited.has(stage);
   const directionOf = (node: Node): Direction => {
     if (isForward.has(node)) return "F";
-    return isSplit(stageOf(node)) && later.has(node) ? "W" : "B";
+    return isInTwo(stageOf(node)) && later.has(node) ? "W" : "B";
   };
   const order = Array.from({ length: count }, (_, stage) => stage);
   const parts: StagePart[] = [
@@ -87,7 +90,10 @@ export function cutIntoStages(
   return { pieces: list, pieceOf };
 }
 
-/** The forward nodes of each stage, such that the slowest stage is fast and few bytes cross. */
+/**
+ * The forward nodes of each stage, such that the slowest stage is fast and few bytes cross. Each stage
+ * has a parameter.
+ */
 function foundStages(
   graph: Graph,
   forward: readonly Node[],
@@ -106,7 +112,8 @@ function foundStages(
     seconds[at] = (seconds[at] as number) + secondsOf(graph, node);
   }
   const crossing = crossingBytes(graph, forward).map((bytes) => (2 * bytes) / bytesPerSecond);
-  const ends = cheapestCut(seconds, crossing, { inner: narrowest(crossing), count });
+  const trains = forward.map(({ inputs }) => inputs.some((name) => parameters.has(name)));
+  const ends = cheapestCut(seconds, crossing, { inner: narrowest(crossing), count, trains });
   return ends?.map((end, stage) => forward.slice(ends[stage - 1] ?? 0, end));
 }
 
@@ -161,41 +168,71 @@ function narrowest(crossing: readonly number[]): number[] {
   });
 }
 
+interface CutOptions {
+  /** The places where the list may be cut. */
+  readonly inner: readonly number[];
+  readonly count: number;
+  /** Which elements have parameters: each part has such an element. */
+  readonly trains: readonly boolean[];
+}
+
 /**
  * Cuts a list into parts so that the longest part, with what crosses at its ends, is as short as can
- * be (dynamic programming). Returns where parts end.
- * @param inner the places where it may be cut
+ * be, and then all parts are as equal as can be (dynamic programming). Returns where parts end.
  */
 function cheapestCut(
   seconds: readonly number[],
   crossing: readonly number[],
-  { inner, count }: { readonly inner: readonly number[]; readonly count: number },
-): number[] | undefined {
+  { inner, count, trains }: CutOptions,
+): readonly number[] | undefined {
   const length = seconds.length;
   const at = (index: number) => crossing[index] ?? 0;
   const places = [0, ...inner, length];
   const sums = [0];
   for (const own of seconds) sums.push((sums.at(-1) as number) + own);
+  const trained = [0];
+  for (const own of trains) trained.push((trained.at(-1) as number) + (own ? 1 : 0));
   const timeOf = (start: number, end: number) =>
-    (sums[end] as number) - (sums[start] as number) + at(start) + (end === length ? 0 : at(end));
-  /** By part and place: the longest part up to there, and the place where the last part begins. */
+    trained[start] === trained[end]
+      ? Number.POSITIVE_INFINITY
+      : (sums[end] as number) -
+        (sums[start] as number) +
+        at(start) +
+        (end === length ? 0 : at(end));
+  const longest = cutAt(places, count, timeOf, Math.max);
+  if (longest === undefined) return undefined;
+  const squareOf = (start: number, end: number) => {
+    const time = timeOf(start, end);
+    return time > longest.cost ? Number.POSITIVE_INFINITY : time ** 2;
+  };
+  return cutAt(places, count, squareOf, (a, b) => a + b)?.ends;
+}
+
+/** The parts of least cost. @param plus brings the costs of parts together */
+function cutAt(
+  places: readonly number[],
+  count: number,
+  costOf: (start: number, end: number) => number,
+  plus: (a: number, b: number) => number,
+): { readonly cost: number; readonly ends: readonly number[] } | undefined {
+  /** By place: the cheapest parts up to there. */
   let best = places.map((end, index) => ({
-    seconds: index === 0 ? Number.POSITIVE_INFINITY : timeOf(0, end),
+    cost: index === 0 ? Number.POSITIVE_INFINITY : costOf(0, end),
     ends: [end],
   }));
   for (let part = 1; part < count; part++) {
     best = places.map((end, index) => {
-      let found = { seconds: Number.POSITIVE_INFINITY, ends: [] as number[] };
+      let [cost, ends] = [Number.POSITIVE_INFINITY, [] as number[]];
       for (let from = part; from < index; from++) {
         const before = best[from] as (typeof best)[number];
-        const own = Math.max(before.seconds, timeOf(places[from] as number, end));
-        if (own < found.seconds) found = { seconds: own, ends: [...before.ends, end] };
+        const own = plus(before.cost, costOf(places[from] as number, end));
+        if (own < cost) [cost, ends] = [own, [...before.ends, end]];
       }
-      return found;
+      return { cost, ends };
     });
   }
   const whole = best.at(-1);
-  return whole !== undefined && Number.isFinite(whole.seconds) ? whole.ends : undefined;
+  return whole !== undefined && Number.isFinite(whole.cost) ? whole : undefined;
 }
 
 /**
@@ -215,11 +252,13 @@ export function stagesOfBlocks(
   const seconds = new Array<number>(blocks).fill(0);
   const makers = new Map<string, number>();
   const crossing = new Array<number>(blocks).fill(0);
+  const trains = new Array<boolean>(blocks).fill(false);
   for (const [piece, { graph: name, inputs, outputs }] of pieces.entries()) {
     const block = blockOf(piece);
     const graph = step.graphs.get(name) as Graph;
     const took = graph.nodes.reduce((sum, node) => sum + secondsOf(graph, node), 0);
     seconds[block] = (seconds[block] as number) + took;
+    trains[block] ||= inputs.some((input) => valueOf(step, input).role === "parameter");
     for (const input of inputs) {
       const maker = makers.get(input) ?? block;
       const took = byteLength(valueOf(step, input).type) / bytesPerSecond;
@@ -229,7 +268,7 @@ export function stagesOfBlocks(
     for (const output of outputs) makers.set(output, block);
   }
   const inner = Array.from({ length: blocks - 1 }, (_, at) => at + 1);
-  const ends = cheapestCut(seconds, crossing, { inner, count });
+  const ends = cheapestCut(seconds, crossing, { inner, count, trains });
   return (
     ends &&
     pieces.map((_, piece): StagePart => {

@@ -15,12 +15,12 @@ import {
   passTasks,
   planArena,
   planTimetable,
-  readTimetable,
   type StagePart,
   type StepGraph,
   stageMakers,
   stageNeeds,
   stageRanks,
+  timetableOfStages,
   valueOf,
 } from "../plan/index.ts";
 import { byteLength } from "../tensor/index.ts";
@@ -72,10 +72,11 @@ export class StageTurns {
     this.#makers = stageMakers(pieces);
     const { schedule } = options.pipeline;
     const needs = stageNeeds(pieces);
+    const parts = pieces.map(({ stage }) => stage);
     const planOf = (count: number) => {
       const turns = Math.ceil(count / lanes);
       const size = { ranks: ranks.length, microBatches: turns, atOnce: lanes };
-      const timetable = readTimetable(schedule, size);
+      const timetable = timetableOfStages(schedule, size, parts);
       checkTimetable(timetable, size);
       return planTimetable(timetable, needs);
     };

@@ -9,10 +9,10 @@ import {
   isPiece,
   type PlannedTimetable,
   planTimetable,
-  readTimetable,
   type StepGraph,
   stageNeeds,
   type Turn,
+  timetableOfStages,
   valueOf,
 } from "../plan/index.ts";
 import { byteLength } from "../tensor/index.ts";
@@ -34,7 +34,11 @@ export function pipelineLines(step: StepGraph, facts: PipelineFacts): string[] {
   if (pipeline === undefined) return [];
   const pieces = step.tasks.filter(isPiece);
   const needs = stageNeeds(pieces);
-  const timetable = readTimetable(pipeline.schedule, facts);
+  const timetable = timetableOfStages(
+    pipeline.schedule,
+    facts,
+    pieces.map(({ stage }) => stage),
+  );
   const planned = planTimetable(timetable, needs);
   const parts = partsOf(step, pieces);
   const secondsOf = ({ stage, direction }: Turn) =>
