@@ -20,6 +20,9 @@ const result = spawnSync(
   process.execPath,
   [
     "--enable-source-maps",
+    // Test files run for seconds: V8 would compile for speed what is over then. A third less of the
+    // processor's time (docs/lab.md).
+    "--interrupt-budget=1000000",
     "--test",
     `--test-concurrency=${availableParallelism()}`,
     "--test-timeout=300000",

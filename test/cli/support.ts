@@ -1,11 +1,9 @@
 /** Runs the command as people run it: another process, in a folder without node_modules. */
 
-import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { metricsOf } from "../support/runs.ts";
 
 const main = join(dirname(fileURLToPath(import.meta.url)), "../../../dist/main.js");
 
@@ -83,22 +81,4 @@ export function runFiles(
 export function childrenOf(pid: number | undefined): number[] {
   const path = `/proc/${pid}/task/${pid}/children`;
   return existsSync(path) ? readFileSync(path, "utf8").trim().split(" ").map(Number) : [];
-}
-
-/** The losses of all steps of a run, in the order in which they were written. */
-export function lossesOf(out: string): number[] {
-  return metricsOf(out).flatMap((event) => (event.type === "step" ? [event.loss as number] : []));
-}
-
-/** Compares the losses of a run whose workers sum in another order with those of one process. */
-export function assertLossesNear(
-  found: readonly number[],
-  wanted: readonly number[],
-  what: string,
-): void {
-  assert.equal(found.length, wanted.length, what);
-  for (const [step, loss] of wanted.entries()) {
-    const other = found[step] as number;
-    assert.ok(Math.abs(other - loss) < 1e-4 * loss, `${what}, step ${step + 1}: ${other}, ${loss}`);
-  }
 }

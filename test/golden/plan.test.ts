@@ -34,8 +34,8 @@ test("the plan of a rank equals the golden one", () => {
   assert.equal(plans, readFileSync(file, "utf8"));
 });
 
-test("a plan for more workers than micro-batches is refused", () => {
-  const wanted = { workers: 9, rank: 0, speeds };
+test("a plan for more workers than micro-batches is refused where they are to have whole ones", () => {
+  const wanted = { workers: 9, rank: 0, speeds, parallel: { data: 9 } };
   assert.throws(() => describePlan(run, wanted), { code: "INVALID_OPTION" });
 });
 

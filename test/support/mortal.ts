@@ -17,8 +17,8 @@ export interface Mortal {
   transport(given: Transport): Transport;
   /** Deeds so far, since the last `dieAt`. Without a transport they are runs. */
   readonly deeds: readonly Deed[];
-  /** The deed of this number, counted from 0, is the last. */
-  dieAt(deed: number): void;
+  /** The deed of this number, counted from 0 (or of a kind of deeds), is the last. */
+  dieAt(deed: number, kind?: Deed): void;
   /** Something happens to the memory of the rank before the deed of this number, once. */
   beforeDeed(deed: number, what: () => void): void;
   /** What it does now is the last. What it is held at fails. */
@@ -48,8 +48,10 @@ interface Hold {
 export function mortal(device: Device): Mortal {
   let deeds: Deed[] = [];
   let last = Number.POSITIVE_INFINITY;
+  let lastKind: Deed | undefined;
   const check = () => {
-    if (deeds.length > last) throw new Dead("the process is dead");
+    const counted = lastKind === undefined ? deeds : deeds.filter((own) => own === lastKind);
+    if (counted.length > last) throw new Dead("the process is dead");
   };
   let [pulse, running, waiting] = [0, 0, 0];
   let hold: Hold | undefined;
@@ -151,9 +153,10 @@ export function mortal(device: Device): Mortal {
     get deeds() {
       return deeds;
     },
-    dieAt(deed) {
+    dieAt(deed, kind) {
       deeds = [];
       last = deed;
+      lastKind = kind;
     },
     beforeDeed(at, what) {
       deeds = [];
