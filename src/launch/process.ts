@@ -17,13 +17,14 @@ const LAST_BYTES = 8192;
  * the rest of the run. The second flag lets the space for old objects grow in small steps, so that
  * what planning leaves is collected; without it a worker keeps 20 to 30 MiB of that. The third makes
  * V8 compile a function for speed later than it would: a worker runs for seconds what it plans, once,
- * and compiling that took a third of the processor time of a start (`docs/lab.md`).
+ * and compiling that took a third of the processor time of a start (`docs/lab.md`). Node.js 22 does
+ * not know it.
  */
-export const WORKER_FLAGS = [
+export const WORKER_FLAGS: readonly string[] = [
   "--max-semi-space-size=4",
   "--optimize-for-size",
-  "--interrupt-budget=1000000",
-] as const;
+  ...(Number.parseInt(process.versions.node) < 22 ? ["--interrupt-budget=1000000"] : []),
+];
 
 export interface ProcessEvents {
   readonly said: (message: FromWorker) => void;
