@@ -2,7 +2,7 @@
 /** The command `lockstep`: turns every error into a sentence and a status. */
 import { CommanderError } from "commander";
 import { LockstepError, withCodeOfMemory } from "../errors.ts";
-import { endProcess, outliveOutput } from "../launch/index.ts";
+import { compileLater, endProcess, outliveOutput } from "../launch/index.ts";
 import { isOwnModule } from "../package.ts";
 import { printable } from "../telemetry/index.ts";
 import { commandLine } from "./options.ts";
@@ -72,6 +72,7 @@ process.on("uncaughtException", (error) => {
   endProcess(1);
 });
 outliveOutput();
+compileLater();
 
 try {
   await commandLine().parseAsync();

@@ -8,24 +8,10 @@ import { errorMessage, type FromWorker, openFromWorker, type ToWorker } from "..
 import { processState } from "../transport/index.ts";
 import { flipBit, type Range } from "./flip-bit.ts";
 import type { Body, WorkerEnd } from "./handle.ts";
+import { WORKER_FLAGS } from "./v8-flags.ts";
 
 const LAST_LINES = 12;
 const LAST_BYTES = 8192;
-/**
- * The space for new JavaScript objects has two halves of at most 4 MiB. A worker makes many objects
- * while it plans and few afterwards; with the default of Node.js (16) it would keep 24 MiB more for
- * the rest of the run. The second flag lets the space for old objects grow in small steps, so that
- * what planning leaves is collected; without it a worker keeps 20 to 30 MiB of that. The third makes
- * V8 compile a function for speed later than it would: a worker runs for seconds what it plans, once,
- * and compiling that took a third of the processor time of a start (`docs/lab.md`). Node.js 22 does
- * not know it.
- */
-export const WORKER_FLAGS: readonly string[] = [
-  "--max-semi-space-size=4",
-  "--optimize-for-size",
-  ...(Number.parseInt(process.versions.node) < 22 ? ["--interrupt-budget=1000000"] : []),
-];
-
 export interface ProcessEvents {
   readonly said: (message: FromWorker) => void;
   readonly ended: (end: WorkerEnd) => void;
