@@ -16,27 +16,15 @@ import { simulatedRanks } from "./support/ranks.ts";
 import { reportOf, type Trial, textRun, tryRun, WORDS } from "./support/runs.ts";
 import {
   assertNear,
-  CLASSES,
   compare,
   engine,
   filling,
   GPT,
+  LLAMA,
   type Setting,
 } from "./support/shared-runs.ts";
 
 after(() => engine.close());
-
-const LLAMA = gpt({
-  layers: 2,
-  width: 24,
-  heads: 6,
-  kvHeads: 2,
-  context: 12,
-  vocabulary: CLASSES,
-  positions: "rotary",
-  activation: "swiglu",
-  norm: "rms",
-});
 
 const RUNS: readonly (readonly [string, ModelDefinition, Setting])[] = [
   [

@@ -5,7 +5,7 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { gpt, type ModelDefinition } from "../src/nn/index.ts";
-import { CLASSES, compare, engine, GPT, type Setting } from "./support/shared-runs.ts";
+import { CLASSES, compare, engine, GPT, LLAMA, type Setting } from "./support/shared-runs.ts";
 
 after(() => engine.close());
 
@@ -20,17 +20,7 @@ const MODELS: Readonly<Record<string, ModelDefinition>> = {
     dropout: 0.1,
     tied: false,
   }),
-  "a Llama with grouped heads": gpt({
-    layers: 2,
-    width: 24,
-    heads: 6,
-    kvHeads: 2,
-    context: 12,
-    vocabulary: CLASSES,
-    positions: "rotary",
-    activation: "swiglu",
-    norm: "rms",
-  }),
+  "a Llama with grouped heads": LLAMA,
 };
 
 const SETTINGS: readonly Setting[] = [

@@ -4,22 +4,10 @@
  */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { gpt, type ModelDefinition } from "../src/nn/index.ts";
-import { CLASSES, compare, engine, GPT, type Setting } from "./support/shared-runs.ts";
+import type { ModelDefinition } from "../src/nn/index.ts";
+import { compare, engine, GPT, LLAMA, type Setting } from "./support/shared-runs.ts";
 
 after(() => engine.close());
-
-const LLAMA = gpt({
-  layers: 2,
-  width: 24,
-  heads: 6,
-  kvHeads: 2,
-  context: 12,
-  vocabulary: CLASSES,
-  positions: "rotary",
-  activation: "swiglu",
-  norm: "rms",
-});
 
 const SETTINGS: readonly (readonly [string, ModelDefinition, Setting])[] = [
   ["a tied GPT", GPT, { parallel: { shard: 2, tensor: 2 }, zero: 2 }],

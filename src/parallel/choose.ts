@@ -259,7 +259,8 @@ function sharedAs(
   }
   const { bucketBytes = BUCKET_BYTES } = bucketing ?? {};
   const isSummedWhole = zero < 2;
-  // A run whose ranks divide the model goes back to its checkpoint after a loss, whatever is doubled.
+  // With ZeRO a run whose ranks divide the model goes back to its checkpoint after a loss, whatever
+  // is doubled.
   const canHaveBuddies = zero > 0 && options.buddies !== false && divided.length === 0 && !isStaged;
   const hasBuddies = canHaveBuddies && buddiesOf(real, mesh, [sharded]).length > 0;
   const strategies = [

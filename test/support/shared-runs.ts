@@ -156,6 +156,18 @@ export function assertNear(
 }
 
 export const GPT = gpt({ layers: 2, width: 24, heads: 6, context: 12, vocabulary: CLASSES });
+/** Its heads share keys and values. */
+export const LLAMA = gpt({
+  layers: 2,
+  width: 24,
+  heads: 6,
+  kvHeads: 2,
+  context: 12,
+  vocabulary: CLASSES,
+  positions: "rotary",
+  activation: "swiglu",
+  norm: "rms",
+});
 
 interface Near {
   readonly losses: number;
