@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { buildRevision } from "./against.ts";
 import { allreduce } from "./allreduce.ts";
+import { bubble } from "./bubble.ts";
 import { checkpoint } from "./checkpoint.ts";
 import { membership } from "./membership.ts";
 import { memory } from "./memory.ts";
@@ -40,6 +41,7 @@ const benchmarks: readonly Benchmark[] = [
   recurrent,
   memory,
   parallel,
+  bubble,
   predicted,
   recovery,
   checkpoint,

@@ -2,10 +2,9 @@
  * Two workers that divide a model, against two that share its samples, and against PyTorch's tensor
  * parallelism and pipeline over Gloo.
  */
-import { execFile } from "node:child_process";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { promisify } from "node:util";
+import { measureGroup } from "./group.ts";
 import { type GptSizes, torchPipeline, torchTensor } from "./peers.ts";
 import { type Benchmark, compared, median, type Row } from "./report.ts";
 import { ratioOf, takeTurns } from "./rounds.ts";
@@ -123,27 +122,10 @@ async function measure(
 type Request = Pick<ScalingRequest, "parallel" | "timetable">;
 
 async function workers(sizes: GptSizes, request: Request): Promise<ScalingMeasurement> {
-  const name = `lockstep-bench-${process.pid}-${Date.now()}`;
-  const found = await Promise.all(
-    [0, 1].map((rank) =>
-      child({
-        sizes,
-        microBatches: MICRO_BATCHES,
-        repeats: REPEATS,
-        threads: 1,
-        ...request,
-        group: { name, rank, size: 2 },
-      }),
-    ),
-  );
+  const shared = { sizes, microBatches: MICRO_BATCHES, repeats: REPEATS, threads: 1 };
+  const found = await measureGroup({ ...shared, ...request }, 2);
   return {
     seconds: Math.max(...found.map(({ seconds }) => seconds)),
     waiting: Math.min(...found.map(({ waiting }) => waiting)),
   };
-}
-
-async function child(request: ScalingRequest): Promise<ScalingMeasurement> {
-  const entry = join(root, "build/benchmarks/scaling-child.js");
-  const { stdout } = await promisify(execFile)(process.execPath, [entry, JSON.stringify(request)]);
-  return JSON.parse(stdout) as ScalingMeasurement;
 }
