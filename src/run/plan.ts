@@ -22,6 +22,8 @@ import {
   collectiveBytes,
   flopsOfStages,
   lower,
+  type MessageStage,
+  messageBytes,
   planTimeline,
   programToJson,
   receivedBytes,
@@ -224,6 +226,7 @@ function stageLines(plan: StepProgram, placeOf: (group: string) => number): stri
       return [[`  ${stage.name}`, stage.call.kind, `${bytes} over ${stage.group}`.trim()]];
     }
     if (stage.mode === "signal") return [];
+    if (stage.mode === "messages") return messageRows(stage);
     const runs = stage.runs.length === 1 ? "1 run" : `${stage.runs.length} runs`;
     return [[`  ${stage.name}`, runs, operations(flopsOfStages(plan, [stage]))]];
   };
@@ -243,6 +246,12 @@ function stageLines(plan: StepProgram, placeOf: (group: string) => number): stri
     ]),
     `traffic: this rank takes ${received} of its peers in a step`,
   ];
+}
+
+/** What is sent over nodes; the ranks that receive it have rows for the same. */
+function messageRows(stage: MessageStage): string[][] {
+  const bytes = messageBytes(stage, true);
+  return bytes === 0 ? [] : [[`  ${stage.name}`, "messages", `${size(bytes)} to other nodes`]];
 }
 
 /**
