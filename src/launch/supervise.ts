@@ -151,10 +151,11 @@ class Supervisor implements LocalWorkers {
   }
 
   get #membership(): MembershipOptions {
-    const { minWorkers: least, maxWorkers, together = 1, signal } = this.#options;
+    const { minWorkers: least, maxWorkers, together = 1, within, signal } = this.#options;
     // A run that is to stop waits for no more workers: those that are left save, and end.
     const minWorkers = signal.aborted ? 1 : least;
-    return { minWorkers, maxWorkers, together, stops: signal.aborted, places: this.#crew.places };
+    const groups = { together, ...(within === undefined ? {} : { within }) };
+    return { minWorkers, maxWorkers, ...groups, stops: signal.aborted, places: this.#crew.places };
   }
 
   /** Workers can start at these places; also where one was asked to leave before. */

@@ -206,11 +206,7 @@ export class StageTurns {
     return left.length === 0 ? turns : [...turns, last];
   }
 
-  #begin(
-    name: string,
-    messages: readonly Moved[],
-    numbers: Map<string, number>,
-  ): MessageStage[] {
+  #begin(name: string, messages: readonly Moved[], numbers: Map<string, number>): MessageStage[] {
     const { ranks } = this.#options;
     const begins = messages.map((message): Message => {
       const ref = this.place(message.name, message.microBatch) as TensorRef;

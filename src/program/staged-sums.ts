@@ -39,14 +39,7 @@ import { copyRun } from "./runs.ts";
 import { extentOf, type Span, wholeSpan } from "./spans.ts";
 import { ownershipOfStages } from "./stage-owners.ts";
 import { ofUnit, type StageParameters, stageParameters } from "./stage-parameters.ts";
-import {
-  isLast,
-  isSummed,
-  joined,
-  type Makers,
-  makersOf,
-  spansOfStage,
-} from "./stage-tiles.ts";
+import { isLast, isSummed, joined, type Makers, makersOf, spansOfStage } from "./stage-tiles.ts";
 import { StageTurns } from "./stage-turns.ts";
 import { stagesMade } from "./stages-made.ts";
 import { type RowGather, type SumOptions, type SumPlan, sumOf } from "./sums.ts";
