@@ -114,7 +114,7 @@ export function groupsOf(
   const together = workersOfBatch(parallel);
   const groups = { minWorkers: Math.max(minWorkers, least), together };
   // Groups that fit a machine do not lie over several.
-  return each === undefined || each % together === 0
-    ? groups
-    : { ...groups, within: workersOfMachine(parallel) };
+  if (each === undefined || each % together === 0) return groups;
+  const ofMachine = workersOfMachine(parallel);
+  return { ...groups, within: each % ofMachine === 0 ? ofMachine : 1 };
 }

@@ -25,7 +25,7 @@ import { experts } from "./experts.ts";
 import { type Offload, offload } from "./offload.ts";
 import { pipeline } from "./pipeline.ts";
 import { type Recompute, recompute } from "./recompute.ts";
-import { AXES, checkDivided, checkPipeline, orderOf, type Sizes } from "./sizes.ts";
+import { AXES, checkPipeline, orderOf, type Sizes } from "./sizes.ts";
 import type { Strategy } from "./strategy.ts";
 import { tensor } from "./tensor.ts";
 import type { CostOptions, Priced } from "./ways.ts";
@@ -236,7 +236,6 @@ function sharedAs(
     ...(sizes.expert > 1 ? [experts()] : []),
     ...(sizes.tensor > 1 ? [tensor()] : []),
   ];
-  if (divided.length > 0) checkDivided(topology, sizes);
   if (sizes.pipeline > 1) checkPipeline(options, sizes);
   const isStaged = sizes.pipeline > 1;
   const isAgain = options.recompute !== undefined;

@@ -15,28 +15,6 @@ interface Stated {
 export const AXES = ["data", "shard", "context", "expert", "tensor", PIPELINE] as const;
 export type Sizes = Readonly<Record<(typeof AXES)[number], number>>;
 
-/** @throws INVALID_OPTION for what does not go together with a model that workers divide */
-export function checkDivided(
-  topology: Topology,
-  { tensor: parts, context: stretches, expert }: Sizes,
-): void {
-  const of = parts * stretches * expert;
-  const named = [
-    ...(parts > 1 ? [`tensor ${parts}`] : []),
-    ...(stretches > 1 ? [`context ${stretches}`] : []),
-    ...(expert > 1 ? [`expert ${expert}`] : []),
-  ].join(", ");
-  const refuse = (what: string, hint: string): never => {
-    throw new LockstepError("INVALID_OPTION", `parallel: ${named} ${what}.`, { hint });
-  };
-  if (topology.nodes.some((ranks) => ranks.length % of !== 0)) {
-    refuse(
-      "needs workers of one machine for each micro-batch",
-      `Start a multiple of ${of} workers on each machine.`,
-    );
-  }
-}
-
 /** @throws INVALID_OPTION for what does not go together with a pipeline */
 export function checkPipeline(
   { zero, recompute: again }: Stated,

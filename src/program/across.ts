@@ -9,7 +9,7 @@ import { PARAMETERS, WISHES } from "./buffers.ts";
 import { type Divided, dividedOf } from "./divided.ts";
 import { Exchanges } from "./exchanges.ts";
 import { ALIGNMENT, planLayout } from "./layout.ts";
-import type { Ground } from "./levels.ts";
+import { type Ground, isInPlaceOver } from "./levels.ts";
 import type { PartGroups } from "./norm.ts";
 import { ownGraph } from "./own-graph.ts";
 import { type PartSumOptions, partSums } from "./part-sums.ts";
@@ -135,7 +135,9 @@ export class Across {
         // Of a parameter that is divided over the axis, a rank has the only gradient.
         const updates = of.vectors.updates.filter(({ partOver }) => !partOver.includes(axis));
         const vectors = { ...of.vectors, updates };
-        return partSums(program, { ...of, vectors, terms, group: axis, place, ranks: named });
+        const isInPlace = isInPlaceOver(this.#ground, [axis]);
+        const parts = { group: axis, place, ranks: named, isInPlace };
+        return partSums(program, { ...of, vectors, terms, ...parts });
       });
   }
 
@@ -154,6 +156,13 @@ export class Across {
     const { ranks } = this.divided;
     if (stages === undefined) return ranks;
     return ranks.flatMap((own) => stages.map((peers) => peers.map((peer) => own[peer] as number)));
+  }
+
+  /** What a program tells of the ranks among which the model is divided. */
+  told(stages: StepProgram["places"], isPeersInPlace: boolean) {
+    const { divided } = this;
+    const isHeldInPlace = isPeersInPlace && divided.isInPlace;
+    return { divided, places: this.placesOf(stages), isHeldInPlace };
   }
 
   /** A run of a graph of whole parameters, for which no other rank does anything. */

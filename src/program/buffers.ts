@@ -83,6 +83,9 @@ export function exchangeBuffer(axis: string, turn: number, lane: number): string
 /** What other nodes have sent of what stages of a pipeline make. */
 export const ARRIVED = "activations.arrived";
 
+/** The parts of parameters that ranks of several nodes have, brought together for an evaluation. */
+export const PARTS = "unit.parts";
+
 /** Parameters of a stage that ranks of several nodes own, brought together before a step. */
 export const STAGE_UNIT = "unit.stage";
 

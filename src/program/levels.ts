@@ -60,6 +60,11 @@ export function areInPlace({ members }: RankGroups, topology: Topology): boolean
   return members.every((own) => isWithinNode(topology, own));
 }
 
+/** Whether the ranks of each group over some axes read each other's memory in place. */
+export function isInPlaceOver({ mesh, topology }: Ground, axes: readonly string[]): boolean {
+  return areInPlace(groupsOver(mesh, axes), topology);
+}
+
 /** Finds whether the ranks at two places of a group share a node. */
 export function nearIn({ topology }: Ground, ranks: readonly number[]) {
   return (one: number, other: number): boolean =>
