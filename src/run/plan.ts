@@ -245,6 +245,18 @@ function stageLines(plan: StepProgram, placeOf: (group: string) => number): stri
       ...commit.flatMap(row),
     ]),
     `traffic: this rank takes ${received} of its peers in a step`,
+    ...networkLines([...compute, ...commit]),
+  ];
+}
+
+/** What a rank whose stages hand something to other machines sends in a step. */
+function networkLines(stages: readonly Stage[]): string[] {
+  const messages = stages.filter((stage): stage is MessageStage => stage.mode === "messages");
+  if (messages.length === 0) return [];
+  const bytesOf = (isSent: boolean) =>
+    size(messages.reduce((sum, stage) => sum + messageBytes(stage, isSent), 0));
+  return [
+    `stages lie on several machines: activations and their gradients go over the network, ${bytesOf(true)} from this rank and ${bytesOf(false)} to it in a step`,
   ];
 }
 
