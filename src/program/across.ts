@@ -152,17 +152,17 @@ export class Across {
    * The ranks that have each place in the model, in the order of their samples.
    * @param stages the same of ranks that have the same part, if they have stages of it
    */
-  placesOf(stages: StepProgram["places"]): StepProgram["places"] {
+  #placesOf(stages: StepProgram["places"]): StepProgram["places"] {
     const { ranks } = this.divided;
     if (stages === undefined) return ranks;
     return ranks.flatMap((own) => stages.map((peers) => peers.map((peer) => own[peer] as number)));
   }
 
   /** What a program tells of the ranks among which the model is divided. */
-  told(stages: StepProgram["places"], isPeersInPlace: boolean) {
+  told({ places, isHeldInPlace }: Pick<StepProgram, "places" | "isHeldInPlace">) {
     const { divided } = this;
-    const isHeldInPlace = isPeersInPlace && divided.isInPlace;
-    return { divided, places: this.placesOf(stages), isHeldInPlace };
+    const isInPlace = isHeldInPlace && divided.isInPlace;
+    return { divided, places: this.#placesOf(places), isHeldInPlace: isInPlace };
   }
 
   /** A run of a graph of whole parameters, for which no other rank does anything. */

@@ -76,8 +76,7 @@ export function lower(step: StepGraph, options: LowerOptions): StepProgram {
   const across = new Across(step, options.ground, options.rank);
   const { ground, place } = across;
   const own = new Lowering(across.step, { ...options, ground, rank: place }, across).plan();
-  const { isHeldInPlace } = own;
-  return { ...withRanks(own, across.ranks), ...across.told(own.places, isHeldInPlace) };
+  return { ...withRanks(own, across.ranks), ...across.told(own) };
 }
 
 class Lowering {
