@@ -19,7 +19,6 @@ import {
 after(() => engine.close());
 
 const STEPS = 3;
-const DEEP = gpt({ layers: 4, width: 8, heads: 2, context: 6, vocabulary: CLASSES, dropout: 0.1 });
 const RESNET = resnet({
   image: [3, 8, 8],
   classes: CLASSES,
@@ -39,7 +38,6 @@ const EXPERTS = gpt({
 
 const MODELS = {
   "a tied GPT": GPT,
-  "a deep GPT": DEEP,
   "a ResNet": RESNET,
   "a mixture of experts": EXPERTS,
 } as const;
@@ -68,12 +66,10 @@ type Case = readonly [keyof typeof MODELS, Setting, Transport["nodes"]];
 const STAGED: readonly Case[] = [
   ["a tied GPT", { parallel: { pipeline: 2 } }, TWO],
   ["a tied GPT", { parallel: { pipeline: 2 }, timetable: "gpipe" }, TWO],
-  ["a tied GPT", { parallel: { pipeline: 2 }, recompute: "blocks" }, TWO],
   ["a tied GPT", { parallel: { pipeline: 3 }, timetable: "1f1b" }, [[0, 1], [2]]],
   ["a ResNet", { parallel: { pipeline: 2 }, timetable: "interleaved" }, TWO],
-  ["a deep GPT", { parallel: { pipeline: 2 }, timetable: "zb-v" }, TWO],
-  ["a deep GPT", { parallel: { pipeline: 4 } }, PAIRS],
-  ["a tied GPT", { parallel: { data: 2, pipeline: 2 } }, EACH],
+  ["a tied GPT", { parallel: { pipeline: 2 }, timetable: "zb-v" }, TWO],
+  ["a tied GPT", { parallel: { pipeline: 4 } }, PAIRS],
   ["a tied GPT", { parallel: { data: 2, pipeline: 2 }, zero: 1 }, EACH],
 ];
 
@@ -93,7 +89,6 @@ for (const [name, setting, nodes] of STAGED) {
 
 const PARTED: readonly Case[] = [
   ["a tied GPT", { parallel: { pipeline: 2, tensor: 2 } }, PAIRS],
-  ["a tied GPT", { parallel: { tensor: 2 } }, TWO],
   ["a tied GPT", { parallel: { shard: 2, tensor: 2 } }, EACH],
   ["a tied GPT", { parallel: { context: 2 } }, TWO],
   ["a mixture of experts", { parallel: { expert: 2 } }, TWO],
