@@ -225,7 +225,7 @@ async function trainOnHosts(
 ): Promise<Outcome> {
   const { hosts, tls = false, threads, listen, state } = flags;
   const token = requireToken(flags.token);
-  const groups = groupsOf(target.run, flags.minWorkers);
+  const groups = groupsOf(target.run, flags.minWorkers, options.workers);
   const root = process.cwd();
   const made =
     target.job === undefined

@@ -9,6 +9,7 @@ import {
   leastWorkers,
   statedWorkers,
   workersOfBatch,
+  workersOfMachine,
 } from "../parallel/index.ts";
 import { isSchedule } from "../plan/index.ts";
 import type { Run } from "../run/index.ts";
@@ -97,13 +98,23 @@ export function checkSpares(
   );
 }
 
-/** With how many workers a run goes on, and how many of a machine belong together. */
+/**
+ * With how many workers a run goes on, how many belong together, and how many of these are of one
+ * machine.
+ * @param each the workers of each of several machines
+ */
 export function groupsOf(
   { parallel, timetable }: Pick<Run, "parallel" | "timetable">,
   minWorkers = 1,
-): { readonly minWorkers: number; readonly together: number } {
+  each?: number,
+): { readonly minWorkers: number; readonly together: number; readonly within?: number } {
   // A timetable of one's own is for the micro-batches of so many pipelines.
   const isOwn = timetable !== undefined && !isSchedule(timetable);
   const least = isOwn ? statedWorkers(parallel) : leastWorkers(parallel);
-  return { minWorkers: Math.max(minWorkers, least), together: workersOfBatch(parallel) };
+  const together = workersOfBatch(parallel);
+  const groups = { minWorkers: Math.max(minWorkers, least), together };
+  // Groups that fit a machine do not lie over several.
+  if (each === undefined || each % together === 0) return groups;
+  const ofMachine = workersOfMachine(parallel);
+  return { ...groups, within: each % ofMachine === 0 ? ofMachine : 1 };
 }

@@ -6,7 +6,7 @@ import type { AllocateHostOptions, Device, HostBuffer } from "../engine/index.ts
 import { LockstepError } from "../errors.ts";
 import { uniqueName } from "../memory/index.ts";
 import { bytesPerElement } from "../tensor/index.ts";
-import { type SharedRegion, type Transport, waitForAll } from "../transport/index.ts";
+import { type SharedRegion, type Transport, type Waiting, waitForAll } from "../transport/index.ts";
 import { type Collective, checkCollective, extentOf } from "./collective.ts";
 import { DEFAULT_COSTS, type LinkCosts } from "./measure.ts";
 import { prepareSteps } from "./runner.ts";
@@ -23,8 +23,9 @@ export interface GroupSettings {
   readonly costs?: LinkCosts;
 }
 
-/** Signals have a channel of their own, and no content. */
+/** Signals and messages have channels of their own; signals have no content. */
 const SIGNALS = 1;
+const MESSAGES = 2;
 const NOTHING = new Uint8Array(0);
 
 /**
@@ -167,6 +168,15 @@ export class Group {
       ...tells.map((rank) => () => transport.send(rank, NOTHING, { channel: SIGNALS })),
       ...awaits.map((rank) => () => transport.receive(rank, NOTHING, { channel: SIGNALS })),
     ]);
+  }
+
+  /** Sends one message. Between two ranks, the n-th receive is for the n-th message. */
+  send(to: number, bytes: Uint8Array): Waiting {
+    return this.transport.send(to, bytes, { channel: MESSAGES });
+  }
+
+  receive(from: number, into: Uint8Array): Waiting {
+    return this.transport.receive(from, into, { channel: MESSAGES });
   }
 
   /**

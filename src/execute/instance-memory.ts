@@ -7,6 +7,7 @@ import type { Group, GroupBuffer } from "../collectives/index.ts";
 import type { Device, DeviceBuffer, HostBuffer } from "../engine/index.ts";
 import { assert } from "../errors.ts";
 import {
+  type BufferPart,
   type BufferSpace,
   type BufferSpec,
   type Extent,
@@ -54,6 +55,11 @@ export class InstanceMemory {
     const buffer = this.buffer(name, rank);
     assert(isHost(buffer), `the program has the buffer "${name}" in host memory`);
     return buffer;
+  }
+
+  /** The bytes of a part of this rank's buffer that the program has in host memory. */
+  bytes({ buffer, byteOffset, byteLength }: BufferPart): Uint8Array {
+    return this.host(buffer).memory.view(byteOffset, byteLength);
   }
 
   /** Returns a buffer as collectives of all ranks see it. */

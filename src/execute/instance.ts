@@ -33,6 +33,7 @@ import { compileAll } from "./compile.ts";
 import { executeTasks } from "./execute.ts";
 import { InstanceMemory } from "./instance-memory.ts";
 import { type Journal, runLogged } from "./journal.ts";
+import { Messages } from "./messages.ts";
 import { runBindings } from "./run-bindings.ts";
 import { checkSharedRoom } from "./shared-room.ts";
 
@@ -56,6 +57,7 @@ export class Instance {
   readonly #bindings = new Map<RunStage, readonly Binding[]>();
   readonly #overwritten = new Map<RunStage, readonly (readonly HostTensor[])[]>();
   readonly #prepared = new Map<CollectiveStage, Prepared>();
+  readonly #messages = new Messages();
 
   /** @internal Use `instantiate`. */
   constructor(device: Device, folder: string | undefined) {
@@ -86,6 +88,7 @@ export class Instance {
    */
   detach(): void {
     this.#forgetBindings();
+    this.#messages.leave(this.#all);
     if (this.#all !== undefined) this.#memory.release(this.#all);
     this.#all = undefined;
     this.#groups.clear();
@@ -159,6 +162,9 @@ export class Instance {
     if (stage.mode === "collective") return this.#collective(stage);
     if (stage.mode === "tasks") return this.#tasks(stage, options);
     if (stage.mode === "signal") return this.#others().signal(stage.tells, stage.awaits);
+    if (stage.mode === "messages") {
+      return this.#messages.run(stage, this.#others(), (part) => this.#memory.bytes(part));
+    }
     const { signal, journal } = options;
     if (stage.isLogged === true && journal !== undefined) return this.#logged(stage, journal);
     const { threads } = this.device;

@@ -59,8 +59,10 @@ export interface HostsOptions {
   readonly minWorkers?: number | undefined;
   /** Workers beyond this number stand by. Default: those of all hosts. */
   readonly maxWorkers?: number | undefined;
-  /** So many workers of a machine divide the model among them. Default: 1. */
+  /** So many workers divide the model among them. Default: 1. */
   readonly together?: number | undefined;
+  /** So many of them are of one machine. Default: all. */
+  readonly within?: number | undefined;
   readonly threads?: number | undefined;
   readonly onEvent: EventSink;
   /** Aborting it asks for a clean stop. */
@@ -97,7 +99,7 @@ export async function launchOnHosts(options: HostsOptions): Promise<TrainResult[
 
 async function lead(options: HostsOptions, store: StateStore | undefined) {
   const { hosts, workers, token, tls, listen, signal, onEvent } = options;
-  const { minWorkers = 1, maxWorkers = hosts.length * workers, together } = options;
+  const { minWorkers = 1, maxWorkers = hosts.length * workers, together, within } = options;
   const { deadlineMs = DEADLINE_MS, onListening } = options;
   const job = hashOf(options.job);
   const last = store && openStored(store.last, store.place);
@@ -118,6 +120,7 @@ async function lead(options: HostsOptions, store: StateStore | undefined) {
     minWorkers,
     maxWorkers,
     together,
+    within,
     crew: (events) => crew.attach(events),
     onWorkers: options.onWorkers,
     onEvent,

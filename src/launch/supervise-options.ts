@@ -10,8 +10,10 @@ export interface SuperviseOptions {
   readonly minWorkers: number;
   /** Workers beyond this number stand by. */
   readonly maxWorkers: number;
-  /** So many workers of a machine divide the model among them. Default: 1. */
+  /** So many workers divide the model among them. Default: 1. */
   readonly together?: number | undefined;
+  /** So many of them are of one machine. Default: all. */
+  readonly within?: number | undefined;
   /** Makes what starts the workers. */
   readonly crew: (events: CrewEvents) => Crew;
   readonly onEvent: EventSink;

@@ -1,7 +1,6 @@
 /**
- * Leads the membership of a run: starts its workers, wherever they are, tells them of their
- * generations, replaces those that are lost, and ends the run. What to do is decided in
- * `membership/`, by a pure function; here it is done.
+ * Leads the membership of a run: starts its workers, tells them of their generations, replaces those
+ * that are lost, and ends the run. What to do is decided in `membership/`; here it is done.
  */
 import {
   type Action,
@@ -151,10 +150,11 @@ class Supervisor implements LocalWorkers {
   }
 
   get #membership(): MembershipOptions {
-    const { minWorkers: least, maxWorkers, together = 1, signal } = this.#options;
+    const { minWorkers: least, maxWorkers, together = 1, within = together } = this.#options;
+    const stops = this.#options.signal.aborted;
     // A run that is to stop waits for no more workers: those that are left save, and end.
-    const minWorkers = signal.aborted ? 1 : least;
-    return { minWorkers, maxWorkers, together, stops: signal.aborted, places: this.#crew.places };
+    const minWorkers = stops ? 1 : least;
+    return { minWorkers, maxWorkers, together, within, stops, places: this.#crew.places };
   }
 
   /** Workers can start at these places; also where one was asked to leave before. */

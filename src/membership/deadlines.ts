@@ -33,7 +33,7 @@ import {
   wake,
   withStatus,
 } from "./draft.ts";
-import { fitting, togetherIn } from "./fitting.ts";
+import { fitting, togetherIn, togetherText } from "./fitting.ts";
 import { form, survivors } from "./form.ts";
 import { isAtFile } from "./roster.ts";
 import type { MembershipState, WorkerState } from "./types.ts";
@@ -276,7 +276,7 @@ function wait(draft: Draft): void {
   ];
   const then = hope.length > 0 ? hope.join(", and ") : "it goes on when workers join";
   const why = least > options.minWorkers ? ` ${state.least?.why}` : "";
-  const text = `The run waits after step ${state.committed}: ${counted(ready, "worker")} ${ready === 1 ? "is" : "are"} ready, and it needs ${least}${togetherIn(options) > 1 ? ` (of a machine always ${togetherIn(options)} together)` : ""}; ${then}.${why}`;
+  const text = `The run waits after step ${state.committed}: ${counted(ready, "worker")} ${ready === 1 ? "is" : "are"} ready, and it needs ${least}${togetherText(options)}; ${then}.${why}`;
   tell(draft, "waiting", text);
   state.remindAt = state.time + REMIND_MS;
 }

@@ -13,10 +13,15 @@ export interface MembershipOptions {
   /** Workers beyond this number stand by until they are needed. */
   readonly maxWorkers: number;
   /**
-   * The members of a generation on each node are a multiple of this: so many workers divide the
-   * model among them. Default: 1.
+   * The members of a generation are a multiple of this: so many workers divide the model among them.
+   * Default: 1.
    */
   readonly together?: number;
+  /**
+   * The members on each node are a multiple of this. If it is less than `together`, those that divide
+   * the model may be on several nodes. Default: as `together`.
+   */
+  readonly within?: number;
   /** Where the launcher can start workers by itself: one worker at each place. */
   readonly places: readonly Place[];
 }

@@ -25,7 +25,7 @@ import { experts } from "./experts.ts";
 import { type Offload, offload } from "./offload.ts";
 import { pipeline } from "./pipeline.ts";
 import { type Recompute, recompute } from "./recompute.ts";
-import { AXES, checkDivided, checkPipeline, type Sizes } from "./sizes.ts";
+import { AXES, checkPipeline, orderOf, type Sizes } from "./sizes.ts";
 import type { Strategy } from "./strategy.ts";
 import { tensor } from "./tensor.ts";
 import type { CostOptions, Priced } from "./ways.ts";
@@ -228,8 +228,7 @@ function sharedAs(
     parallel === undefined
       ? { data: nodes.length, shard: each, tensor: 1, context: 1, expert: 1, pipeline: 1 }
       : stated(parallel, size);
-  // Ranks that divide a model are neighbours: they exchange the most.
-  const wide = AXES.filter((axis) => sizes[axis] > 1);
+  const wide = orderOf(topology, sizes).filter((axis) => sizes[axis] > 1);
   const axes = wide.filter((axis) => axis === "data" || axis === "shard");
   const mesh = createMesh(Object.fromEntries(wide.map((axis) => [axis, sizes[axis]])));
   const divided = [
@@ -237,8 +236,7 @@ function sharedAs(
     ...(sizes.expert > 1 ? [experts()] : []),
     ...(sizes.tensor > 1 ? [tensor()] : []),
   ];
-  if (divided.length > 0) checkDivided(topology, sizes);
-  if (sizes.pipeline > 1) checkPipeline(options, topology, sizes);
+  if (sizes.pipeline > 1) checkPipeline(options, sizes);
   const isStaged = sizes.pipeline > 1;
   const isAgain = options.recompute !== undefined;
   const sharded = sizes.shard > 1 ? "shard" : "data";

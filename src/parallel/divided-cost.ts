@@ -19,7 +19,7 @@ import type { DividedStep, ModelPart } from "./divided-step.ts";
 import { SPEED } from "./sharding/divide.ts";
 
 /** Whether workers that divide a model are on one node. */
-function isWithinNode(parts: number, machine: Machine): boolean {
+export function isWithinNode(parts: number, machine: Machine): boolean {
   return sizesOf(machine).each % parts === 0;
 }
 

@@ -51,6 +51,12 @@ export interface ModelPart {
   readonly brought: number;
 }
 
+/** How workers reach each other: those that divide matrices or sequences, and those of other stages. */
+export interface PartLinks {
+  readonly parts: Link;
+  readonly stages: Link;
+}
+
 export interface DividedStep {
   /** By stage; one part without a pipeline. */
   readonly parts: readonly ModelPart[];
@@ -70,12 +76,12 @@ export function divideStep(
   step: StepGraph,
   optimizer: Optimizer,
   { strategies, mesh }: { readonly strategies: readonly Strategy[]; readonly mesh: Mesh },
-  link: Link,
+  links: PartLinks,
 ): DividedStep {
   const local = localStep(applyStrategies(strategies, step, mesh), mesh);
   const cut = cutAtExchanges(local);
   const facts = stepFacts(local, optimizer);
-  const exchanged = exchangesOf(cut, mesh, link);
+  const exchanged = exchangesOf(cut, mesh, links);
   const { pipeline } = local;
   if (pipeline === undefined) {
     const pass = passMemory(cut);
@@ -122,7 +128,11 @@ function together(all: readonly Exchanged[]): Exchanged {
 }
 
 /** What is exchanged within the pass and between its stages, by the part of a stage. */
-function exchangesOf(step: StepGraph, mesh: Mesh, link: Link): Map<string, Exchanged> {
+function exchangesOf(
+  step: StepGraph,
+  mesh: Mesh,
+  { parts, stages }: PartLinks,
+): Map<string, Exchanged> {
   const found = new Map<string, Exchanged>();
   const add = (name: string, { seconds, bytes, given }: Exchanged) => {
     const before = found.get(name) ?? { seconds: 0, bytes: 0, given: 0 };
@@ -134,7 +144,7 @@ function exchangesOf(step: StepGraph, mesh: Mesh, link: Link): Map<string, Excha
   };
   let part = "";
   for (const task of passTasks(step)) {
-    if (task.kind === "exchange") add(part, exchangeOf(step, task, mesh, link));
+    if (task.kind === "exchange") add(part, exchangeOf(step, task, mesh, parts));
     else part = nameOf(task);
   }
   const pieces = step.tasks.filter(isPiece);
@@ -147,7 +157,7 @@ function exchangesOf(step: StepGraph, mesh: Mesh, link: Link): Map<string, Excha
     );
     if (read.length === 0) continue;
     const bytes = bytesOf(step, read);
-    const seconds = link.latency + bytes / link.bytesPerSecond;
+    const seconds = stages.latency + bytes / stages.bytesPerSecond;
     add(nameOf(piece), { seconds, bytes, given: 0 });
   }
   return found;

@@ -9,7 +9,7 @@ import type { Optimizer } from "../optimizer/index.ts";
 import { isPiece, PROCESS_BYTES, type StepFacts, type StepGraph } from "../plan/index.ts";
 import { sharings } from "./by-cost.ts";
 import { type Machine, type Sharing, sizesOf } from "./cost.ts";
-import { dividedCost, linkOfParts, machineOfPart } from "./divided-cost.ts";
+import { dividedCost, isWithinNode, linkOfParts, machineOfPart } from "./divided-cost.ts";
 import { type DividedStep, divideStep } from "./divided-step.ts";
 import type { Strategy } from "./strategy.ts";
 import { MARGIN, type ModelAxes, NEARLY, needOf, type Priced } from "./ways.ts";
@@ -91,11 +91,17 @@ export class DividedWays {
     return isSolved && !isKnown && this.#nodes >= MOST_NODES;
   }
 
-  /** All ways of which micro-batches and workers let one think, the simplest first. */
+  /**
+   * All ways of which micro-batches and workers let one think, the simplest first. Stages may lie on
+   * several machines; what divides matrices and sequences exchanges too much for that.
+   */
   all(): DividedWay[] {
     const { machine, facts, isRecomputeStated } = this.#options;
     const { nodes, each } = sizesOf(machine);
-    const plain = modelAxesOf(nodes * each, facts.microBatches).flatMap((axes) => {
+    const near = modelAxesOf(nodes * each, facts.microBatches).filter(({ context, tensor }) =>
+      isWithinNode(context * tensor, machine),
+    );
+    const plain = near.flatMap((axes) => {
       const own = machineOfPart(partsOf(axes), machine);
       return sharings(facts, own).map((sharing) => ({ axes, sharing, again: false }));
     });
@@ -175,8 +181,11 @@ export class DividedWays {
       const nodes = step.graphs.get(pass?.graph ?? "")?.nodes.length ?? 0;
       this.#nodes += axes.context > 1 || axes.tensor > 1 ? nodes : 0;
       const mesh = createMesh({ ...axes });
-      const link = linkOfParts(partsOf(axes), machine);
-      const divided = divideStep(step, optimizer, { strategies, mesh }, link);
+      const links = {
+        parts: linkOfParts(axes.context * axes.tensor, machine),
+        stages: linkOfParts(partsOf(axes), machine),
+      };
+      const divided = divideStep(step, optimizer, { strategies, mesh }, links);
       this.#steps.set(key, divided);
       const [first] = divided.parts;
       if (first !== undefined && axes.pipeline === 1 && !again) {

@@ -31,5 +31,6 @@ export {
   leastWorkers,
   statedWorkers,
   workersOfBatch,
+  workersOfMachine,
 } from "./workers.ts";
 export { sharedUpdates, zero1, zero2, zero3 } from "./zero.ts";

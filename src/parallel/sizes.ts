@@ -15,33 +15,10 @@ interface Stated {
 export const AXES = ["data", "shard", "context", "expert", "tensor", PIPELINE] as const;
 export type Sizes = Readonly<Record<(typeof AXES)[number], number>>;
 
-/** @throws INVALID_OPTION for what does not go together with a model that workers divide */
-export function checkDivided(
-  topology: Topology,
-  { tensor: parts, context: stretches, expert }: Sizes,
-): void {
-  const of = parts * stretches * expert;
-  const named = [
-    ...(parts > 1 ? [`tensor ${parts}`] : []),
-    ...(stretches > 1 ? [`context ${stretches}`] : []),
-    ...(expert > 1 ? [`expert ${expert}`] : []),
-  ].join(", ");
-  const refuse = (what: string, hint: string): never => {
-    throw new LockstepError("INVALID_OPTION", `parallel: ${named} ${what}.`, { hint });
-  };
-  if (topology.nodes.some((ranks) => ranks.length % of !== 0)) {
-    refuse(
-      "needs workers of one machine for each micro-batch",
-      `Start a multiple of ${of} workers on each machine.`,
-    );
-  }
-}
-
 /** @throws INVALID_OPTION for what does not go together with a pipeline */
 export function checkPipeline(
   { zero, recompute: again }: Stated,
-  topology: Topology,
-  { pipeline: stages, data, shard, tensor: parts, context: stretches, expert }: Sizes,
+  { pipeline: stages, shard }: Sizes,
 ): void {
   const refuse = (what: string, hint: string): never => {
     throw new LockstepError("INVALID_OPTION", `parallel: pipeline ${stages} ${what}.`, { hint });
@@ -58,20 +35,15 @@ export function checkPipeline(
       'Use recompute: "blocks", which computes all blocks again.',
     );
   }
-  const of = parts * stretches * expert;
-  const together = stages * of;
-  if (topology.nodes.some((ranks) => ranks.length % together !== 0)) {
-    refuse(
-      `${of > 1 ? `with ${of} workers for each stage ` : ""}needs workers of one machine for all stages`,
-      `Start a multiple of ${together} workers on each machine.`,
-    );
-  }
-  const replicas = shard > 1 ? shard : data;
-  const sharers = zero === 1 ? replicas * together : 1;
-  if (topology.nodes.some((ranks) => ranks.length % sharers !== 0)) {
-    refuse(
-      "shares out the state of a stage (zero: 1) among workers of one machine",
-      "Use shard for workers of a machine, and data for machines, or leave out zero.",
-    );
-  }
+}
+
+/**
+ * The axes in the order of a mesh. Ranks that divide a model are neighbours: they exchange the most.
+ * Where the stages of a pipeline lie on several machines, the ranks of one stage are neighbours.
+ */
+export function orderOf(topology: Topology, sizes: Sizes): readonly (keyof Sizes)[] {
+  const { pipeline, context, expert, tensor } = sizes;
+  const together = pipeline * context * expert * tensor;
+  const isWithin = topology.nodes.every((ranks) => ranks.length % together === 0);
+  return isWithin ? AXES : ["data", "shard", PIPELINE, "context", "expert", "tensor"];
 }

@@ -17,6 +17,11 @@ export function workersOfBatch(axes: Axes = {}): number {
   return tensor * context * expert * pipeline;
 }
 
+/** The number of them that are of one machine. */
+export function workersOfMachine({ tensor = 1, context = 1, expert = 1 }: Axes = {}): number {
+  return tensor * context * expert;
+}
+
 /**
  * @throws INVALID_OPTION for more workers than micro-batches, because each needs at least one, or a
  *   part of one

@@ -9,7 +9,7 @@ import { PARAMETERS, WISHES } from "./buffers.ts";
 import { type Divided, dividedOf } from "./divided.ts";
 import { Exchanges } from "./exchanges.ts";
 import { ALIGNMENT, planLayout } from "./layout.ts";
-import type { Ground } from "./levels.ts";
+import { type Ground, isInPlaceOver } from "./levels.ts";
 import type { PartGroups } from "./norm.ts";
 import { ownGraph } from "./own-graph.ts";
 import { type PartSumOptions, partSums } from "./part-sums.ts";
@@ -135,7 +135,9 @@ export class Across {
         // Of a parameter that is divided over the axis, a rank has the only gradient.
         const updates = of.vectors.updates.filter(({ partOver }) => !partOver.includes(axis));
         const vectors = { ...of.vectors, updates };
-        return partSums(program, { ...of, vectors, terms, group: axis, place, ranks: named });
+        const isInPlace = isInPlaceOver(this.#ground, [axis]);
+        const parts = { group: axis, place, ranks: named, isInPlace };
+        return partSums(program, { ...of, vectors, terms, ...parts });
       });
   }
 
@@ -150,10 +152,17 @@ export class Across {
    * The ranks that have each place in the model, in the order of their samples.
    * @param stages the same of ranks that have the same part, if they have stages of it
    */
-  placesOf(stages: StepProgram["places"]): StepProgram["places"] {
+  #placesOf(stages: StepProgram["places"]): StepProgram["places"] {
     const { ranks } = this.divided;
     if (stages === undefined) return ranks;
     return ranks.flatMap((own) => stages.map((peers) => peers.map((peer) => own[peer] as number)));
+  }
+
+  /** What a program tells of the ranks among which the model is divided. */
+  told({ places, isHeldInPlace }: Pick<StepProgram, "places" | "isHeldInPlace">) {
+    const { divided } = this;
+    const isInPlace = isHeldInPlace && divided.isInPlace;
+    return { divided, places: this.#placesOf(places), isHeldInPlace: isInPlace };
   }
 
   /** A run of a graph of whole parameters, for which no other rank does anything. */

@@ -80,6 +80,15 @@ export function exchangeBuffer(axis: string, turn: number, lane: number): string
   return `exchange ${axis}.${turn}.${lane}`;
 }
 
+/** What other nodes have sent of what stages of a pipeline make. */
+export const ARRIVED = "activations.arrived";
+
+/** The parts of parameters that ranks of several nodes have, brought together for an evaluation. */
+export const PARTS = "unit.parts";
+
+/** Parameters of a stage that ranks of several nodes own, brought together before a step. */
+export const STAGE_UNIT = "unit.stage";
+
 /** A field of the batches that a step trains on, or that an evaluation looks at. */
 export function fieldBuffer(of: "batch" | "evaluation", field: string): string {
   return `${of}.${field}`;

@@ -8,6 +8,7 @@ import { byteLength, bytesPerElement } from "../tensor/index.ts";
 import {
   COMPUTE,
   type CollectiveStage,
+  type MessageStage,
   type Program,
   type Run,
   type SimpleStage,
@@ -99,8 +100,14 @@ export function receivedBytes(
     if (stage.mode === "collective") {
       return sum + bytesFrom(stage.call, (place) => place !== placeOf(stage.group));
     }
-    return sum + readBytes(stage);
+    return sum + (stage.mode === "messages" ? messageBytes(stage, false) : readBytes(stage));
   }, 0);
+}
+
+/** The bytes of the messages that a stage begins. @param isSent of those that go, or that come */
+export function messageBytes({ begins }: MessageStage, isSent: boolean): number {
+  const own = begins.filter((message) => message.isSent === isSent);
+  return own.reduce((sum, { part }) => sum + part.byteLength, 0);
 }
 
 /** The bytes that runs read and write in the memory of other ranks. */

@@ -13,7 +13,7 @@ import {
 } from "../mesh/index.ts";
 import type { StepGraph, StepValue } from "../plan/index.ts";
 import { elementCount, type Shape, type TensorType } from "../tensor/index.ts";
-import type { Ground } from "./levels.ts";
+import { type Ground, isInPlaceOver } from "./levels.ts";
 
 export interface Divided {
   /** The place of this rank in the model, and its place among the ranks that have that place. */
@@ -21,6 +21,8 @@ export interface Divided {
   readonly peer: number;
   /** The ranks of each place, in the order of their samples. */
   readonly ranks: readonly (readonly number[])[];
+  /** Whether a rank reads the parts of all places in the memory of its node; else they are sent. */
+  readonly isInPlace: boolean;
   /** By `PARAMETER`, `PARAMETER.SLOT` and `STATE`: the tensors of which a place has a part. */
   readonly tensors: ReadonlyMap<string, DividedTensor>;
 }
@@ -65,6 +67,7 @@ export function dividedOf(step: StepGraph, { mesh, topology }: Ground, rank: num
     place,
     peer: (ranks[place] as readonly number[]).indexOf(rank),
     ranks,
+    isInPlace: tensors.size === 0 || isInPlaceOver({ mesh, topology }, axes),
     tensors,
   };
 }

@@ -9,7 +9,6 @@ import {
   type AxisPlacement,
   groupOf,
   isShard,
-  isWithinNode,
   type Mesh,
   placeOnAxis,
   type Topology,
@@ -19,6 +18,7 @@ import { buildNamed, type ExchangeTask, isOfKind, type StepGraph, valueOf } from
 import { byteLength, elementCount, type TensorType } from "../tensor/index.ts";
 import { exchangeBuffer } from "./buffers.ts";
 import { bringTogether, takePart } from "./dim-parts.ts";
+import { isInPlaceOver } from "./levels.ts";
 import {
   allGather,
   barrier,
@@ -75,7 +75,7 @@ export class Exchanges {
       const ranks = groupOf(mesh, [axis], rank);
       const turns = turnsOf(tasks.filter((task) => task.axis === axis));
       const place = placeOnAxis(mesh, axis, rank);
-      const isInPlace = isWithinNode(topology, ranks);
+      const isInPlace = isInPlaceOver({ mesh, topology }, [axis]);
       this.#axes.set(axis, { ranks, place, isInPlace, turns });
       program.groups.set(axis, ranks.map(options.nameOf));
       for (const [task, turn] of turns) this.#place(task, turn);

@@ -1,6 +1,7 @@
 export {
   collectiveBytes,
   flopsOfStages,
+  messageBytes,
   planTimeline,
   receivedBytes,
   type Speeds,
@@ -24,6 +25,7 @@ export { lower } from "./lower.ts";
 export { type Summary, summaryOf } from "./norm.ts";
 export { type Gathered, type Held, withoutExtents } from "./ownership.ts";
 export {
+  type BufferPart,
   type BufferPlace,
   type BufferSpace,
   type BufferSpec,
@@ -31,6 +33,7 @@ export {
   type CollectiveStage,
   type Extent,
   type GraphSpec,
+  type MessageStage,
   type Program,
   type Run,
   type RunStage,

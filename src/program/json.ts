@@ -8,7 +8,7 @@ import { checkProgram, isGraph } from "./check.ts";
 import type { Side, StepProgram } from "./step-program.ts";
 
 /** The version of the form; it changes with every change of the form. */
-const FORMAT = "lockstep-program-6";
+const FORMAT = "lockstep-program-7";
 
 /** The form of a value in JSON: maps are objects, sets are lists, graphs have their own form. */
 type Json<Value> =

@@ -60,6 +60,17 @@ export function areInPlace({ members }: RankGroups, topology: Topology): boolean
   return members.every((own) => isWithinNode(topology, own));
 }
 
+/** Whether the ranks of each group over some axes read each other's memory in place. */
+export function isInPlaceOver({ mesh, topology }: Ground, axes: readonly string[]): boolean {
+  return areInPlace(groupsOver(mesh, axes), topology);
+}
+
+/** Finds whether the ranks at two places of a group share a node. */
+export function nearIn({ topology }: Ground, ranks: readonly number[]) {
+  return (one: number, other: number): boolean =>
+    isWithinNode(topology, [ranks[one] as number, ranks[other] as number]);
+}
+
 /** The inner group of a rank, its number among them, and the place of the rank in it. */
 export function placeIn(members: RankGroups["members"], rank: number) {
   const number = members.findIndex((own) => own.includes(rank));

@@ -74,9 +74,9 @@ export function lower(step: StepGraph, options: LowerOptions): StepProgram {
   const { mesh } = options.ground;
   if (modelAxes(mesh).length === 0) return new Lowering(step, options).plan();
   const across = new Across(step, options.ground, options.rank);
-  const { ground, place, divided } = across;
+  const { ground, place } = across;
   const own = new Lowering(across.step, { ...options, ground, rank: place }, across).plan();
-  return { ...withRanks(own, across.ranks), divided, places: across.placesOf(own.places) };
+  return { ...withRanks(own, across.ranks), ...across.told(own) };
 }
 
 class Lowering {

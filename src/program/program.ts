@@ -6,7 +6,7 @@ import type { Collective } from "../collectives/index.ts";
 import type { Space } from "../engine/index.ts";
 import { assert } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
-import type { TensorType } from "../tensor/index.ts";
+import { byteLength, type TensorType } from "../tensor/index.ts";
 
 /** A place in a buffer of the program. */
 export interface TensorRef {
@@ -28,7 +28,7 @@ export interface Run {
 export type Stage = SimpleStage | TaskStage;
 
 /** A stage that is no list of tasks. */
-export type SimpleStage = RunStage | CollectiveStage | SignalStage;
+export type SimpleStage = RunStage | CollectiveStage | SignalStage | MessageStage;
 
 /** Runs of a stage are bound when it is first run. */
 export interface RunStage {
@@ -76,6 +76,28 @@ export interface SignalStage {
   readonly awaits: readonly number[];
 }
 
+/**
+ * Messages between single ranks that do not share memory. A stage begins some, which travel while
+ * later stages run, and waits until others have ended. Before its end what is sent is not written,
+ * and what is received is not read. Both ranks of a pair begin their messages in the same order.
+ */
+export interface MessageStage {
+  readonly name: string;
+  readonly mode: "messages";
+  readonly begins: readonly Message[];
+  /** The numbers of messages that this stage waits for. */
+  readonly ends: readonly number[];
+}
+
+export interface Message {
+  /** Its number among the messages of this rank. */
+  readonly number: number;
+  /** The rank to which it goes, or from which it comes. */
+  readonly peer: number;
+  readonly isSent: boolean;
+  readonly part: BufferPart;
+}
+
 /** Tasks that start as soon as what they need is done: communication travels beside computation. */
 export interface TaskStage {
   readonly name: string;
@@ -94,6 +116,12 @@ export interface Task {
   readonly after: readonly number[];
   /** Done one after the other. */
   readonly work: readonly SimpleStage[];
+}
+
+/** Sends and receives, and waits until all of it has ended; nothing where there is no message. */
+export function exchanged(name: string, begins: readonly Message[]): MessageStage[] {
+  const ends = begins.map(({ number }) => number);
+  return begins.length === 0 ? [] : [{ name, mode: "messages", begins, ends }];
 }
 
 /** The lane of tasks that compute. */
@@ -160,6 +188,11 @@ export interface Extent {
   readonly byteLength: number;
 }
 
+/** Bytes of a buffer of this rank. */
+export interface BufferPart extends Extent {
+  readonly buffer: string;
+}
+
 /** The bytes of a buffer that take memory, or space on the disk, on this rank. */
 export function residentBytes({ byteLength, parts }: BufferSpec): number {
   return parts?.reduce((sum, part) => sum + part.byteLength, 0) ?? byteLength;
@@ -180,6 +213,14 @@ export class ProgramBuilder implements Program {
   readonly shared = new Set<string>();
   readonly graphs = new Map<string, GraphSpec>();
   readonly groups = new Map<string, readonly number[]>();
+  #messages = 0;
+
+  /** A message with a number of its own. */
+  message(part: TensorRef, peer: number, isSent: boolean): Message {
+    const { buffer, byteOffset, type } = part;
+    const number = this.#messages++;
+    return { number, peer, isSent, part: { buffer, byteOffset, byteLength: byteLength(type) } };
+  }
 
   buffer(name: string, byteLength: number, space: BufferSpace = "device"): string {
     this.buffers.set(name, { byteLength: Math.max(64, byteLength), space });

@@ -1,7 +1,7 @@
 /**
  * The turns of a rank of a pipeline, as stages: each waits for messages of other ranks, computes, and
  * tells others. What stages hand to each other is read in place, in the memory of the rank that made
- * it.
+ * it, or sent to other nodes.
  */
 import {
   type Arena,
@@ -24,13 +24,16 @@ import {
   valueOf,
 } from "../plan/index.ts";
 import { byteLength } from "../tensor/index.ts";
-import { activationBuffer } from "./buffers.ts";
+import { ARRIVED, activationBuffer } from "./buffers.ts";
 import {
+  type Message,
+  type MessageStage,
   type ProgramBuilder,
   type SignalStage,
   type SimpleStage,
   type TensorRef,
 } from "./program.ts";
+import { type AroundTurn, type Moved, StageMessages } from "./stage-messages.ts";
 
 export interface TurnOptions {
   readonly step: StepGraph;
@@ -45,6 +48,8 @@ export interface TurnOptions {
   readonly lanes: number;
   /** Values for the end of the step that a part makes which is not the last of its stage. */
   readonly isKept: (name: string) => boolean;
+  /** Whether the ranks at two places of the pipeline share a node. */
+  readonly isNear: (one: number, other: number) => boolean;
 }
 
 export class StageTurns {
@@ -62,6 +67,7 @@ export class StageTurns {
   readonly #makers: ReadonlyMap<string, StagePart>;
   /** By stage and micro-batch of the timetable: the slot. */
   readonly #slots: readonly (readonly number[])[];
+  readonly #messages: StageMessages;
 
   /** @throws INVALID_OPTION for a timetable that does not fit */
   constructor(program: ProgramBuilder, options: TurnOptions) {
@@ -92,11 +98,24 @@ export class StageTurns {
       (slots[stage] as number[])[microBatch] = slot;
     }
     this.#slots = slots;
+    const { turns } = this.#planned;
+    const bytesOf = (name: string) => byteLength(valueOf(step, name).type);
+    const of = { turns, pieces, places: this.places, place, lanes, microBatches, bytesOf };
+    this.#messages = new StageMessages({ ...of, isNear: options.isNear });
   }
 
   /** Of a stage: whether it is another one of this rank. */
   isBeside(stage: number, other: number): boolean {
     return other !== stage && this.places[other] === this.#options.place;
+  }
+
+  /** The parameters that the stages of a place read. */
+  parametersOf(at: number): string[] {
+    const { step } = this.#options;
+    const own = passTasks(step).filter(({ stage }) => this.places[stage?.stage ?? -1] === at);
+    const taken = own.flatMap(({ inputs }) => inputs.map((name) => valueOf(step, name)));
+    const parameters = taken.filter(({ role }) => role === "parameter");
+    return [...new Set(parameters.map(({ of }) => of))];
   }
 
   /** What other stages read of a stage stays until the end of its backward part. */
@@ -120,6 +139,8 @@ export class StageTurns {
     const { lanes, place } = this.#options;
     const length = Math.max(...this.#arenas.map((arena) => arena.byteLength));
     const turns = this.#planned.turns[place] ?? [];
+    const arrived = this.#messages.byteLength;
+    if (arrived > 0) this.#program.buffer(ARRIVED, arrived, "host");
     for (let index = 0; index < this.#mostSlots * lanes; index++) {
       const name = this.#program.buffer(activationBuffer(index), length);
       this.#program.shared.add(name);
@@ -136,6 +157,10 @@ export class StageTurns {
     const stage = this.#makers.get(name)?.stage;
     if (stage === undefined) return undefined;
     const at = this.places[stage] as number;
+    const arrived = at === own ? undefined : this.#messages.offset(name, microBatch);
+    if (arrived !== undefined) {
+      return { buffer: ARRIVED, byteOffset: arrived, type: valueOf(step, name).type };
+    }
     const byteOffset = this.#arenas[stage]?.offsets.get(name);
     if (byteOffset === undefined) return undefined;
     const turn = Math.floor(microBatch / lanes);
@@ -162,13 +187,55 @@ export class StageTurns {
       };
       return isNone ? [] : [told];
     };
-    return (this.#planned.turns[place] ?? []).flatMap((turn) => {
+    const numbers = new Map<string, number>();
+    const turns = (this.#planned.turns[place] ?? []).flatMap((turn, index) => {
       const name = formatTurn(turn);
+      const { receives, needs, sends, frees } = this.#messages.around[index] as AroundTurn;
+      const ended = [...needs, ...frees];
       return [
+        ...this.#begin(`${name} can receive`, receives, numbers),
         ...signal(`${name} waits`, [], turn.awaits),
+        ...end(`${name} has what it reads`, ended, numbers),
         ...workOf(turn),
+        ...this.#begin(`${name} is sent`, sends, numbers),
         ...signal(`${name} is done`, turn.tells, []),
       ];
     });
+    const left = [...numbers.values()];
+    const last: MessageStage = { name: "all is sent", mode: "messages", begins: [], ends: left };
+    return left.length === 0 ? turns : [...turns, last];
   }
+
+  #begin(name: string, messages: readonly Moved[], numbers: Map<string, number>): MessageStage[] {
+    const { ranks } = this.#options;
+    const begins = messages.map((message): Message => {
+      const ref = this.place(message.name, message.microBatch) as TensorRef;
+      const isSent = "to" in message;
+      const peer = ranks[isSent ? message.to : message.from] as number;
+      const begun = this.#program.message(ref, peer, isSent);
+      numbers.set(keyOf(message), begun.number);
+      return begun;
+    });
+    return begins.length === 0 ? [] : [{ name, mode: "messages", begins, ends: [] }];
+  }
+}
+
+/** Waits for messages that have begun. */
+function end(
+  name: string,
+  messages: readonly Moved[],
+  numbers: Map<string, number>,
+): MessageStage[] {
+  const ends = messages.flatMap((message) => {
+    const number = numbers.get(keyOf(message));
+    numbers.delete(keyOf(message));
+    return number === undefined ? [] : [number];
+  });
+  return ends.length === 0 ? [] : [{ name, mode: "messages", begins: [], ends }];
+}
+
+function keyOf(message: Moved): string {
+  const { name, microBatch } = message;
+  const peer = "to" in message ? `to ${message.to}` : `from ${message.from}`;
+  return `${peer} ${microBatch} ${name}`;
 }

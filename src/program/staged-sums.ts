@@ -18,17 +18,16 @@ import {
   valueName,
   valueOf,
 } from "../plan/index.ts";
-import { GRADIENTS, gradientBuffer, stateBuffer } from "./buffers.ts";
+import { GRADIENTS, gradientBuffer } from "./buffers.ts";
 import { flatName, gradientAxes } from "./flat.ts";
-import { Gathered, gatheredRef, type Unit } from "./gathered.ts";
+import { Gathered } from "./gathered.ts";
 import { entryRef, type LayoutGroup, planLayout } from "./layout.ts";
-import { groupsOfRank, placeIn, shardGroups } from "./levels.ts";
+import { groupsOfRank, nearIn, placeIn, shardGroups } from "./levels.ts";
 import { extentsOf, type Ownership, ownSpans } from "./ownership.ts";
 import { turnRuns } from "./pass-runs.ts";
 import type { At, Places } from "./places.ts";
 import {
   barrier,
-  type CollectiveStage,
   type ProgramBuilder,
   type RunStage,
   type SimpleStage,
@@ -37,18 +36,12 @@ import {
 } from "./program.ts";
 import { planReplicas, type Replicas } from "./replica-sums.ts";
 import { copyRun } from "./runs.ts";
-import { entrySpan, extentOf, type Span, spanRef, wholeSpan } from "./spans.ts";
+import { extentOf, type Span, wholeSpan } from "./spans.ts";
 import { ownershipOfStages } from "./stage-owners.ts";
-import {
-  intersection,
-  isLast,
-  isSummed,
-  joined,
-  type Makers,
-  makersOf,
-  spansOfStage,
-} from "./stage-tiles.ts";
+import { ofUnit, type StageParameters, stageParameters } from "./stage-parameters.ts";
+import { isLast, isSummed, joined, type Makers, makersOf, spansOfStage } from "./stage-tiles.ts";
 import { StageTurns } from "./stage-turns.ts";
+import { stagesMade } from "./stages-made.ts";
 import { type RowGather, type SumOptions, type SumPlan, sumOf } from "./sums.ts";
 import { Together } from "./together.ts";
 import { type Wave, waveStage } from "./waves.ts";
@@ -71,7 +64,7 @@ export class StagedSums implements SumPlan {
   readonly #replicas: Replicas;
   readonly #turns: StageTurns;
   /** The parameters of this rank's stages. */
-  readonly #unit: Unit;
+  readonly #parameters: StageParameters;
   /** The stage that makes each gradient, by the name of its parameter, and each other sum. */
   readonly #makers: Makers;
   /**
@@ -131,6 +124,7 @@ export class StagedSums implements SumPlan {
       counts,
       lanes: this.lanes,
       isKept: (name) => this.#early.has(name),
+      isNear: nearIn(ground, ranks),
     });
     const { places } = this.#turns;
     const makers = new Map([...this.#makers].map(([name, of]) => [name, places[of] as number]));
@@ -138,11 +132,16 @@ export class StagedSums implements SumPlan {
     this.#stages = ownershipOfStages(groups, { ground, rank, ...tiles });
     this.ownership = ownershipOfStages(owners, { ground, rank, ...tiles });
     this.gathered = new Gathered(program, vectors.parameters, this.ownership);
-    const taken = this.#turns.pieces.flatMap(({ inputs }) => inputs.map((of) => valueOf(step, of)));
-    const parameters = taken.filter(({ role }) => role === "parameter").map(({ of }) => of);
     const stages = this.#turns.places.flatMap((at, stage) => (at === place ? [stage] : []));
     const what = `parameters of stage ${stages.join(" and ")}`;
-    this.#unit = this.gathered.unit(what, [...new Set(parameters)], 0);
+    this.#parameters = this.ownership.isInPlace
+      ? ofUnit(this.gathered.unit(what, this.#turns.parametersOf(place), 0))
+      : stageParameters(program, what, {
+          parameters: vectors.parameters,
+          ownership: this.ownership,
+          isNear: nearIn(ground, this.ownership.ranks),
+          wanted: (at) => this.#turns.parametersOf(at % ranks.length),
+        });
     this.#made = new Map(
       stages.map((stage) => {
         const isBeside = (other: number) => this.#turns.isBeside(stage, other);
@@ -187,7 +186,7 @@ export class StagedSums implements SumPlan {
     const { step } = this.#options;
     const { of, role } = valueOf(step, name);
     if (role === "activation" || this.#early.has(name)) return this.#turns.place(name, microBatch);
-    if (name === valueName("parameter", of)) return gatheredRef(this.#unit, of);
+    if (name === valueName("parameter", of)) return this.#parameters.ref(of);
     const wave = this.#replicas.waves[Math.floor(microBatch / this.lanes)] as Wave;
     return this.#leafRef(name, wave, lane);
   }
@@ -210,10 +209,9 @@ export class StagedSums implements SumPlan {
   }
 
   stages(places: Places, from: number): Stage[] {
-    const copied = this.#unit.work.filter((stage) => !("runs" in stage) || stage.runs.length > 0);
     return [
       barrier("all parameters are there", this.ownership.group),
-      ...copied,
+      ...this.#parameters.work,
       ...this.#turns.stages((turn) => this.#work(turn, places, from)),
       barrier("all stages are computed", this.#stages.group),
       ...this.#exchanged(places, from),
@@ -256,43 +254,20 @@ export class StagedSums implements SumPlan {
   }
 
   /** What other ranks have made of this rank's tiles, and what all ranks need of each stage. */
-  #exchanged(places: Places, from: number): (RunStage | CollectiveStage)[] {
-    const { step, vectors } = this.#options;
-    const { place, ranks, group: name } = this.#stages;
-    const placeOf = (made: string) => this.#turns.places[this.#makers.get(made) ?? -1] ?? place;
-    const isElsewhere = (made: string) => placeOf(made) !== place;
-    const rankOf = (made: string) => ranks[placeOf(made)] as number;
-    const copy = (made: string, ref: TensorRef) =>
-      copyRun(this.#program, { ...ref, rank: rankOf(made) }, ref);
-    const runs = vectors.gradients.groups.flatMap((group) => {
-      const spans = isSummed(group) ? [wholeSpan(group)] : ownSpans(this.#stages, group);
-      return group.entries
-        .filter((entry) => isElsewhere(entry.name))
-        .flatMap((entry) =>
-          spans
-            .map((span) => intersection(span, entrySpan(group, entry)))
-            .filter(({ start, end }) => start < end)
-            .flatMap((span) =>
-              this.#replicas.sums.map((sum) => copy(entry.name, spanRef(span, sum))),
-            ),
-        );
+  #exchanged(places: Places, from: number): readonly SimpleStage[] {
+    const { step, vectors, ground, exchanges } = this.#options;
+    const stages = this.#stages;
+    return stagesMade(this.#program, {
+      step,
+      groups: vectors.gradients.groups,
+      stages,
+      placeOf: (made) => this.#turns.places[this.#makers.get(made) ?? -1],
+      isNear: nearIn(ground, stages.ranks),
+      sums: this.#replicas.sums,
+      places,
+      from,
+      isSummedAgain: this.#replicas.ranges.length > 1 || exchanges !== undefined,
     });
-    const states = [...step.values.keys()].filter(
-      (value) => value.startsWith("next state:") && isElsewhere(value),
-    );
-    for (const value of states) {
-      const ref = places.ref(value, { microBatch: 0, lane: 0, from });
-      this.#program.shared.add(stateBuffer(0));
-      this.#program.shared.add(stateBuffer(1));
-      runs.push(copy(value, ref));
-    }
-    // Sums over replicas, and over parts of the same samples, write where others have read.
-    const isSummedAgain = this.#replicas.ranges.length > 1 || this.#options.exchanges !== undefined;
-    const isRead = isSummedAgain || states.length > 0;
-    return [
-      { name: "what other stages have made", runs, mode: "small" },
-      ...(isRead ? [barrier("what stages have made is read", name)] : []),
-    ];
   }
 
   #summedSpans(): Span[] {

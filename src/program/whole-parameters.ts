@@ -7,13 +7,14 @@ import type { Graph, Value } from "../graph/index.ts";
 import { newBuilder } from "../ops/index.ts";
 import { buildNamed } from "../plan/index.ts";
 import { byteLength, bytesPerElement, type TensorType } from "../tensor/index.ts";
-import { PARAMETERS, unitBuffer } from "./buffers.ts";
+import { PARAMETERS, PARTS, unitBuffer } from "./buffers.ts";
 import { bringTogether } from "./dim-parts.ts";
 import type { Divided, DividedTensor } from "./divided.ts";
 import { type Gathered, UNIT_BUFFERS } from "./gathered.ts";
 import { ALIGNMENT, entryRef, type Layout, type LayoutEntry } from "./layout.ts";
 import { type Ownership, ownedSpans } from "./ownership.ts";
 import {
+  allGather,
   barrier,
   type CollectiveStage,
   type ProgramBuilder,
@@ -80,12 +81,13 @@ export function runWhole(
     isParameter: (own) => parameters.entries.has(own),
     gather: (unit, taken, turn) => {
       const room = new Room(unitBuffer(turn % UNIT_BUFFERS));
-      const parts =
+      const own =
         sharded === undefined
           ? heldParts(options)
           : sharded.ownership.isInPlace
             ? copiedParts(program, unit, room, options, sharded.ownership)
             : gatheredParts(unit, room, options, sharded.gathered.unit(unit, taken, turn));
+      const parts = divided.isInPlace ? own : sentParts(program, unit, taken, options, own);
       const places = new Map<string, TensorRef>();
       const runs = taken.flatMap((own): Run[] => {
         const tensor = divided.tensors.get(own);
@@ -160,6 +162,49 @@ function gatheredParts(
       atRank(unit.room.ref(parameter, room.buffer) as TensorRef, divided, place, nameOf),
     work: () => [...unit.work, barrier(`${name} are there`, group)],
     after: [barrier(`${name} are read`, group)],
+  };
+}
+
+/** Each rank sends its parts to all that have others, out of the place where it finds them. */
+function sentParts(
+  program: ProgramBuilder,
+  name: string,
+  taken: readonly string[],
+  { divided, parameters, group }: WholeOptions,
+  own: Parts,
+): Parts {
+  const each = new Room(PARTS);
+  const cut = taken.filter((parameter) => divided.tensors.has(parameter));
+  const places = new Map(
+    cut.map((parameter) => {
+      const { type } = parameters.entries.get(parameter) as LayoutEntry;
+      return [parameter, each.place(type)] as const;
+    }),
+  );
+  const ranks = divided.ranks.length;
+  const bytes = each.byteLength;
+  program.shared.add(program.growing(PARTS, ranks * bytes));
+  const ofPlace = (parameter: string, place: number): TensorRef => {
+    const ref = places.get(parameter) as TensorRef;
+    return { ...ref, byteOffset: ref.byteOffset + place * bytes };
+  };
+  const runs = cut.map((parameter) => {
+    const from = own.find(parameter, divided.place);
+    return copyRun(program, from, ofPlace(parameter, divided.place));
+  });
+  const counts = new Array<number>(ranks).fill(bytes);
+  const data = { buffer: PARTS, byteOffset: 0 };
+  const gather = allGather(`${name}, of all parts`, group, { counts, dtype: "uint8" }, data);
+  return {
+    // What is not cut, each rank has.
+    find: (parameter, place) =>
+      places.has(parameter) ? ofPlace(parameter, place) : own.find(parameter, divided.place),
+    work: () => [
+      ...own.work().filter((stage) => !("runs" in stage) || stage.runs.length > 0),
+      { name: `${name}, own parts`, runs, mode: "parallel" },
+      ...(bytes > 0 ? [gather] : []),
+    ],
+    after: own.after,
   };
 }
 

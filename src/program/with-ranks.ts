@@ -27,6 +27,10 @@ export function withRanks(program: StepProgram, ranks: readonly number[]): StepP
   const simple = <S extends SimpleStage>(stage: S): S =>
     kept(stage, (own): S => {
       if (own.mode === "collective") return own;
+      if (own.mode === "messages") {
+        const begins = own.begins.map((each) => ({ ...each, peer: rankOf(each.peer) }));
+        return { ...own, begins };
+      }
       if (own.mode !== "signal") return { ...own, runs: own.runs.map(run) };
       return { ...own, tells: own.tells.map(rankOf), awaits: own.awaits.map(rankOf) };
     });

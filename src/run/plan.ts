@@ -22,6 +22,8 @@ import {
   collectiveBytes,
   flopsOfStages,
   lower,
+  type MessageStage,
+  messageBytes,
   planTimeline,
   programToJson,
   receivedBytes,
@@ -224,6 +226,7 @@ function stageLines(plan: StepProgram, placeOf: (group: string) => number): stri
       return [[`  ${stage.name}`, stage.call.kind, `${bytes} over ${stage.group}`.trim()]];
     }
     if (stage.mode === "signal") return [];
+    if (stage.mode === "messages") return messageRows(stage);
     const runs = stage.runs.length === 1 ? "1 run" : `${stage.runs.length} runs`;
     return [[`  ${stage.name}`, runs, operations(flopsOfStages(plan, [stage]))]];
   };
@@ -242,7 +245,25 @@ function stageLines(plan: StepProgram, placeOf: (group: string) => number): stri
       ...commit.flatMap(row),
     ]),
     `traffic: this rank takes ${received} of its peers in a step`,
+    ...networkLines([...compute, ...commit]),
   ];
+}
+
+/** What a rank whose stages hand something to other machines sends in a step. */
+function networkLines(stages: readonly Stage[]): string[] {
+  const messages = stages.filter((stage): stage is MessageStage => stage.mode === "messages");
+  if (messages.length === 0) return [];
+  const bytesOf = (isSent: boolean) =>
+    size(messages.reduce((sum, stage) => sum + messageBytes(stage, isSent), 0));
+  return [
+    `stages lie on several machines: activations and their gradients go over the network, ${bytesOf(true)} from this rank and ${bytesOf(false)} to it in a step`,
+  ];
+}
+
+/** What is sent over nodes; the ranks that receive it have rows for the same. */
+function messageRows(stage: MessageStage): string[][] {
+  const bytes = messageBytes(stage, true);
+  return bytes === 0 ? [] : [[`  ${stage.name}`, "messages", `${size(bytes)} to other nodes`]];
 }
 
 /**

@@ -9,6 +9,9 @@ import { noneUsable, openNewest, type Unusable } from "./checkpoint.ts";
 import { checkpointsName, type RunFolder } from "./folder.ts";
 import type { CheckpointHead } from "./head.ts";
 
+const COPY =
+  "Copy the folder `checkpoints` to the same place on each machine, or give the run a place for checkpoints that all machines see: a folder that they share, or s3://BUCKET/PREFIX.";
+
 export interface Chosen {
   readonly head: CheckpointHead;
   /** Newer checkpoints that cannot be used. */
@@ -29,7 +32,10 @@ export async function chooseCheckpoint(folder: RunFolder, group?: Group): Promis
     newer.push(...unusable);
     const steps = await tellAll(group, [head?.step ?? -1]);
     const least = Math.min(...steps.map(([step = -1]) => step));
-    if (head === undefined) throw noneUsable(folder, newer);
+    if (head === undefined) {
+      const most = Math.max(...steps.map(([step = -1]) => step));
+      throw most < 0 || newer.length > 0 ? noneUsable(folder, newer) : nothingHere(folder, most);
+    }
     if (least < 0) throw nothingElsewhere(folder, head);
     if (steps.some(([step]) => step !== least)) {
       if (head.step !== least) newer.push({ step: head.step, error: notEverywhere(head) });
@@ -91,10 +97,18 @@ function notEverywhere({ path }: CheckpointHead): LockstepError {
   return new LockstepError("CHECKPOINT", `The checkpoint "${path}" is not on every machine.`);
 }
 
+function nothingHere({ path }: RunFolder, step: number): LockstepError {
+  return new LockstepError(
+    "CHECKPOINT",
+    `There is no checkpoint in "${path}", and another machine has one of step ${step}.`,
+    { hint: COPY },
+  );
+}
+
 function nothingElsewhere({ path }: RunFolder, { step }: CheckpointHead): LockstepError {
   return new LockstepError(
     "CHECKPOINT",
     `The checkpoint of step ${step} in "${path}" is not there for every worker of the run.`,
-    { hint: "Copy the folder `checkpoints` to the same place on each machine." },
+    { hint: COPY },
   );
 }

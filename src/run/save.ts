@@ -76,7 +76,9 @@ async function lead(session: Session, loss: number, how: How): Promise<void> {
     return;
   }
   const { checkpoints } = folder;
-  const writers = group === undefined ? [0] : await writersOf(group, checkpoints, saver);
+  // Where parts of tensors lie on several machines, the leader alone has whole ones.
+  const isAlone = group === undefined || trainer.plan.divided?.isInPlace === false;
+  const writers = isAlone ? [0] : await writersOf(group, checkpoints, saver);
   const draft = plan(session, writers);
   const beside = how === "beside" && draft.isRoom;
   if (how === "beside" && !beside) tellNoRoom(session, draft.bytes);

@@ -10,7 +10,7 @@ import type { Instance } from "../execute/index.ts";
 import { fileError } from "../files/index.ts";
 import { type Memory, mapFile } from "../memory/index.ts";
 import type { Held, StepProgram } from "../program/index.ts";
-import { placesOf, rankAt } from "./divided.ts";
+import { ownExtents, placesOf, rankAt } from "./divided.ts";
 import type { PlaceOf } from "./parted.ts";
 import { readState, type TrainerState } from "./state.ts";
 
@@ -20,8 +20,11 @@ const CHUNK_BYTES = 2 ** 22;
 /** Returns the size of the file in which parts of other nodes are collected. */
 export function collectedBytes(plan: StepProgram): number {
   const { held, isHeldInPlace } = plan;
-  const each = isHeldInPlace ? 0 : held.reduce((sum, part) => sum + part.byteLength, 0);
-  return each * placesOf(plan).length;
+  const bytesOf = (parts: readonly Held[]) =>
+    parts.reduce((sum, { byteLength }) => sum + byteLength, 0);
+  const each = isHeldInPlace ? 0 : bytesOf(held);
+  const places = placesOf(plan).length;
+  return each * places + bytesOf(ownExtents(plan, 0)) * (places - 1);
 }
 
 export interface CollectOptions {
@@ -29,6 +32,8 @@ export interface CollectOptions {
   readonly group: Group | undefined;
   /** The number of committed steps. */
   readonly step: number;
+  /** The set of states that was committed last. */
+  readonly from: 0 | 1;
   /** The path of the file. */
   readonly path: string;
 }
@@ -47,12 +52,12 @@ export class Collector {
   async collect(
     instance: Instance,
     plan: StepProgram,
-    { group, step, path }: CollectOptions,
+    { group, step, from, path }: CollectOptions,
   ): Promise<void> {
     if (plan.isHeldInPlace || group === undefined) return;
     if (this.#asked?.step !== step) {
       this.close();
-      const file = exchange(instance, plan, group, path);
+      const file = exchange(instance, plan, { group, from, path });
       this.#asked = { step, file };
     }
     const file = await this.#asked?.file;
@@ -60,8 +65,9 @@ export class Collector {
   }
 
   /** Whether all that other ranks held after this step can be read. */
-  hasAll({ held, isHeldInPlace }: StepProgram, step: number): boolean {
-    return held.length === 0 || isHeldInPlace || this.#found?.step === step;
+  hasAll({ held, isHeldInPlace, divided }: StepProgram, step: number): boolean {
+    const isAlone = held.length === 0 && divided?.isInPlace !== false;
+    return isAlone || isHeldInPlace || this.#found?.step === step;
   }
 
   /**
@@ -107,29 +113,34 @@ export class Collector {
 
 /**
  * Sends to rank 0 what the other ranks of its shard group hold, and those of the shard groups that
- * have other parts of the model.
+ * have other parts of the model; where these are on other nodes, all that its counterparts there have.
  */
 async function exchange(
   instance: Instance,
   plan: StepProgram,
-  group: Group,
-  path: string,
+  { group, from, path }: Pick<CollectOptions, "from" | "path"> & { readonly group: Group },
 ): Promise<CollectedFile | undefined> {
-  const { held, kept } = plan;
+  const { held, kept, divided } = plan;
   const places = placesOf(plan);
+  const own = ownExtents(plan, from);
   if (group.rank === 0) {
-    const all = places.flatMap((place) =>
-      held.map((part) => ({ ...part, rank: rankAt(plan, part, place) })),
-    );
+    const at = (place: number) => (part: Held) => {
+      return { ...part, rank: rankAt(plan, part, place) };
+    };
+    const elsewhere = places.filter((place) => place !== divided?.place);
+    const all = [
+      ...places.flatMap((place) => held.map(at(place))),
+      ...elsewhere.flatMap((place) => own.map(at(place))),
+    ];
     return receiveAll(all, group, path);
   }
-  if (!held.some((part) => places.some((place) => rankAt(plan, part, place) === 0))) {
-    return undefined;
-  }
-  for (const { buffer, byteOffset, byteLength } of kept) {
-    const own = instance.host(buffer).bytes.subarray(byteOffset, byteOffset + byteLength);
+  const isOfGroup = held.some((part) => places.some((place) => rankAt(plan, part, place) === 0));
+  const isCounterpart = own.some((part) => places.some((place) => rankAt(plan, part, place) === 0));
+  for (const part of [...(isOfGroup ? kept : []), ...(isCounterpart ? own : [])]) {
+    const { buffer, byteOffset, byteLength } = part;
+    const bytes = instance.host(buffer).bytes.subarray(byteOffset, byteOffset + byteLength);
     for (let at = 0; at < byteLength; at += CHUNK_BYTES) {
-      await group.transport.send(0, own.subarray(at, at + CHUNK_BYTES));
+      await group.transport.send(0, bytes.subarray(at, at + CHUNK_BYTES));
     }
   }
   return undefined;

@@ -56,6 +56,30 @@ export function placesOf({ divided }: StepProgram): readonly number[] {
   return [...divided.ranks.keys()];
 }
 
+/**
+ * What a rank has of divided tensors that its peers do not hold for it: where parts are on several
+ * nodes, the rank of the same number at another place is asked for it.
+ * @param from the set of states that was committed last
+ */
+export function ownExtents(plan: StepProgram, from: 0 | 1): Held[] {
+  const { divided, parameters, slots, sides } = plan;
+  if (divided === undefined || divided.isInPlace) return [];
+  const rank = divided.ranks[divided.place]?.[divided.peer] as number;
+  const refs = [...parameters, ...slots, ...sides[from].states];
+  return refs
+    .filter(([name]) => divided.tensors.has(name))
+    .flatMap(([, ref]) => [...rangesOf(plan, ref)].map((range) => ({ range, ref })))
+    .filter(({ range }) => range.held === undefined)
+    .map(({ range, ref }) => {
+      return {
+        buffer: ref.buffer,
+        rank,
+        byteOffset: range.from,
+        byteLength: range.to - range.from,
+      };
+    });
+}
+
 /** The rank that has at a place in the model what another has at this one. */
 export function rankAt(
   { divided }: StepProgram,
@@ -68,7 +92,8 @@ export function rankAt(
 
 /**
  * A tensor that ranks divide, in the parts that one rank can read. Within a node that is all of it;
- * where parts are sharded over nodes, neighbours have the same shard of each part.
+ * where parts are sharded over nodes, neighbours have the same shard of each part; where parts are on
+ * several nodes, rank 0 collects them.
  */
 export function readableParts(
   plan: StepProgram,
@@ -77,7 +102,7 @@ export function readableParts(
 ): PartedTensor["parts"] {
   const { divided, held, kept, isHeldInPlace } = plan;
   const whole = { from: 0, to: byteLength(tensor.type), owner: undefined };
-  if (isHeldInPlace || divided === undefined) return [whole];
+  if (isHeldInPlace || divided === undefined || !divided.isInPlace) return [whole];
   const parts: { from: number; to: number; owner: number | undefined }[] = [];
   for (const { from, to, at } of byteRangesOf(tensor, divided.ranks.length)) {
     const local = bytesRef(ref, at, at + to - from);
@@ -110,13 +135,16 @@ export function* wholeBytes(
   const tensor = dividedTensor(plan, name);
   if (divided === undefined || tensor === undefined) return;
   const ranges = byteRangesOf(tensor, divided.ranks.length);
+  const extents = divided.isInPlace ? [] : ownExtents(plan, fromOf(plan, ref));
   /** The bytes of a part, by the place that has it. */
   const copy = (place: number, first: number, last: number, into: Uint8Array) => {
     const local = bytesRef(ref, first, last);
     for (const range of rangesOf(plan, local)) {
       const length = range.to - range.from;
-      const found = range.held === undefined ? ofPlace(place) : others(range.held, place);
-      const start = found.at + range.from - (range.held?.byteOffset ?? 0);
+      const sent = place === divided.place ? undefined : extentOf(extents, ref.buffer, range.from);
+      const part = range.held ?? sent;
+      const found = part === undefined ? ofPlace(place) : others(part, place);
+      const start = found.at + range.from - (part?.byteOffset ?? 0);
       into.set(found.memory.view(start, length), range.from - local.byteOffset);
     }
   };
@@ -140,6 +168,19 @@ export function* wholeBytes(
     yield piece;
     at = end;
   }
+}
+
+function extentOf(extents: readonly Held[], buffer: string, at: number): Held | undefined {
+  return extents.find(
+    (part) =>
+      part.buffer === buffer && part.byteOffset <= at && at < part.byteOffset + part.byteLength,
+  );
+}
+
+/** The set of states in which a tensor lies, if it is a state. */
+function fromOf({ sides }: StepProgram, { buffer }: TensorRef): 0 | 1 {
+  const isSecond = [...sides[1].states.values()].some((state) => state.buffer === buffer);
+  return isSecond ? 1 : 0;
 }
 
 /** A whole tensor, which is read when it is asked for. */

@@ -175,7 +175,7 @@ export class Trainer {
 
   /** Collects what other nodes hold in `path` on rank 0. All ranks call it after the same step. */
   collect(path: string): Promise<void> {
-    const at = { group: this.#options.ranks?.group, step: this.#step, path };
+    const at = { group: this.#options.ranks?.group, step: this.#step, from: this.#from, path };
     return this.#alone(() => this.#collector.collect(this.#instance, this.plan, at));
   }
 

@@ -3,6 +3,7 @@
  * run of one process.
  */
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import type { Group } from "../../src/collectives/index.ts";
 import { createOrtEngine } from "../../src/engine/index.ts";
 import { gpt, type ModelDefinition } from "../../src/nn/index.ts";
@@ -15,6 +16,7 @@ import {
   type Trainer,
   type TrainerOptions,
 } from "../../src/train/index.ts";
+import { withFolder } from "./folder.ts";
 import { randomNumbers } from "./random.ts";
 import { simulatedRanks } from "./ranks.ts";
 
@@ -62,6 +64,8 @@ export interface Making {
   readonly offloadFolder?: string | undefined;
   /** The step of one process, if it is known. */
   readonly step?: StepGraph | undefined;
+  /** The ranks of each node. Default: one node. */
+  readonly nodes?: readonly (readonly number[])[] | undefined;
   /** Looks at the trainer of each rank after each step. */
   readonly look?: ((trainer: Trainer, step: number, rank: number) => Promise<void>) | undefined;
 }
@@ -84,7 +88,7 @@ export async function train(
   making: Making = {},
 ): Promise<Outcome[]> {
   const size = ranksOf(setting);
-  const simulated = size === 1 ? undefined : simulatedRanks(engine, size, true);
+  const simulated = size === 1 ? undefined : simulatedRanks(engine, size, true, making.nodes);
   const trainers = await Promise.all(
     Array.from({ length: size }, (_, rank) =>
       trainerOf(definition, setting, making, simulated?.groups[rank]),
@@ -137,9 +141,18 @@ async function runSteps(trainer: Trainer, making: Making, rank: number): Promise
     norms.push(gradientNorm);
     await look?.(trainer, step, rank);
   }
-  const { parameters } = await trainer.read();
+  const parameters = await parametersOf(trainer, making);
   const numbers = Object.entries(parameters).map(([name, tensor]) => [name, toNumbers(tensor)]);
   return { losses, norms, parameters: Object.fromEntries(numbers), trainer };
+}
+
+/** Where parts lie on several nodes, rank 0 has all of them. */
+async function parametersOf(trainer: Trainer, { nodes }: Making) {
+  if (nodes === undefined) return (await trainer.read()).parameters;
+  return withFolder({}, async (folder) => {
+    await trainer.collect(join(folder, "collected"));
+    return trainer.isWhole ? (await trainer.read()).parameters : {};
+  });
 }
 
 export function assertNear(
