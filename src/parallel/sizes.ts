@@ -46,12 +46,6 @@ export function checkPipeline(
   const refuse = (what: string, hint: string): never => {
     throw new LockstepError("INVALID_OPTION", `parallel: pipeline ${stages} ${what}.`, { hint });
   };
-  if ((zero ?? (shard > 1 ? 3 : 1)) > 1) {
-    refuse(
-      "does not go together with ZeRO 2 and 3",
-      "Use zero: 1, or data instead of shard: each worker holds its stage only, parameters and gradients too.",
-    );
-  }
   if (typeof again === "object") {
     refuse(
       "does not go together with a limit for recompute yet",
@@ -67,10 +61,11 @@ export function checkPipeline(
     );
   }
   const replicas = shard > 1 ? shard : data;
-  const sharers = zero === 1 ? replicas * together : 1;
+  const shared = zero ?? (shard > 1 ? 3 : 0);
+  const sharers = shared > 0 ? replicas * together : 1;
   if (topology.nodes.some((ranks) => ranks.length % sharers !== 0)) {
     refuse(
-      "shares out the state of a stage (zero: 1) among workers of one machine",
+      `shares out the state of a stage (zero: ${shared}) among workers of one machine`,
       "Use shard for workers of a machine, and data for machines, or leave out zero.",
     );
   }
