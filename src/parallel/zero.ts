@@ -60,10 +60,7 @@ export function zero2(axes: readonly string[], bucketBytes: number): Strategy {
  * pass, and freed afterwards.
  * @param bucketBytes as with ZeRO-2, for a pass that is in stages. Default: no limit
  */
-export function zero3(
-  axes: readonly string[],
-  bucketBytes = Number.POSITIVE_INFINITY,
-): Strategy {
+export function zero3(axes: readonly string[], bucketBytes = Number.POSITIVE_INFINITY): Strategy {
   return overWide("zero stage 3", axes, (step, wide) => {
     checkTotals(step, "ZeRO-3");
     if (step.pipeline !== undefined) {

@@ -5,12 +5,7 @@
  * order of the one tree over all micro-batches. With ZeRO-3 each piece finds its parameters in a
  * buffer that is filled before it, unless they are there from the piece before.
  */
-import {
-  isOfKind,
-  type PassTask,
-  type StepGraph,
-  valueOf,
-} from "../plan/index.ts";
+import { isOfKind, type PassTask, type StepGraph, valueOf } from "../plan/index.ts";
 import { BucketSums, type GradientBucket } from "./bucket-sums.ts";
 import { bucketBuffer } from "./buffers.ts";
 import { type FlatVectors, flatName } from "./flat.ts";
@@ -126,7 +121,9 @@ export class StageShares {
       .flatMap(({ room }) => room.blocks(this.#summing));
     const summed = vectors.gradients.groups.filter(isSummed);
     return [
-      ...blocks.flatMap(({ owner, span }) => (owner === this.#summing.place ? [extentOf(span)] : [])),
+      ...blocks.flatMap(({ owner, span }) =>
+        owner === this.#summing.place ? [extentOf(span)] : [],
+      ),
       ...extentsOf({ ...vectors.gradients, groups: summed }, undefined, ownSpans),
     ];
   }
@@ -186,7 +183,8 @@ export class StageShares {
       const bucket = this.#buckets.find(({ after }) => after === task);
       if (bucket === undefined) continue;
       close();
-      const isLastOfStage = this.#buckets.findLast(({ stage }) => stage === bucket.stage) === bucket;
+      const isLastOfStage =
+        this.#buckets.findLast(({ stage }) => stage === bucket.stage) === bucket;
       if (isLastOfStage) stages.push(...terms());
       stages.push(...this.#sumsOf(wave, bucket));
     }

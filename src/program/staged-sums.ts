@@ -37,6 +37,7 @@ import { type Replicas } from "./replica-sums.ts";
 import { copyRun } from "./runs.ts";
 import { entrySpan, extentOf, type Span, spanRef, wholeSpan } from "./spans.ts";
 import { ownershipOfStages } from "./stage-owners.ts";
+import { StageShares } from "./stage-shares.ts";
 import {
   intersection,
   isLast,
@@ -46,7 +47,6 @@ import {
   makersOf,
   spansOfStage,
 } from "./stage-tiles.ts";
-import { StageShares } from "./stage-shares.ts";
 import { StageTurns } from "./stage-turns.ts";
 import { planStageWaves, type StageWaves } from "./stage-waves.ts";
 import { type RowGather, type SumOptions, type SumPlan, sumOf } from "./sums.ts";
@@ -235,9 +235,10 @@ export class StagedSums implements SumPlan {
     const first = turn * this.lanes;
     const tasks = this.#piecesOf(stage).filter((piece) => piece.stage?.direction === direction);
     const of = { ...this.#options, places, first, count, from, name: formatTurn(part) };
-    const lanes = Array.from({ length: count }, (_, lane) => lane);
-    const at = (lane: number): At => ({ microBatch: first + lane, lane, from });
-    const terms = () => this.#terms(stage, wave, lanes, at);
+    const ats = Array.from({ length: count }, (_, lane): At => {
+      return { microBatch: first + lane, lane, from };
+    });
+    const terms = () => this.#terms(stage, wave, ats);
     if (this.#shares !== undefined) {
       return this.#shares.turn(tasks, wave, (some) => turnRuns({ ...of, tasks: some }), terms);
     }
@@ -253,13 +254,13 @@ export class StagedSums implements SumPlan {
   }
 
   /** What was made before the last part of a stage, on its way to where it is summed. */
-  #terms(stage: number, wave: Wave, lanes: readonly number[], at: (lane: number) => At): RunStage[] {
+  #terms(stage: number, wave: Wave, ats: readonly At[]): RunStage[] {
     const made = this.#piecesOf(stage).flatMap(({ outputs }) => outputs);
     const early = made.filter((name) => this.#early.has(name));
     const runs = early.flatMap((name) =>
-      lanes.map((lane) => {
-        const kept = this.place(name, at(lane)) as TensorRef;
-        return copyRun(this.#program, kept, this.#leafRef(name, wave, lane) as TensorRef);
+      ats.map((at) => {
+        const kept = this.place(name, at) as TensorRef;
+        return copyRun(this.#program, kept, this.#leafRef(name, wave, at.lane) as TensorRef);
       }),
     );
     return runs.length === 0 ? [] : [{ name: "terms", runs, mode: "small" }];
