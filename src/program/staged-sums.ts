@@ -274,7 +274,7 @@ export class StagedSums implements SumPlan {
     const rankOf = (made: string, isOwned: boolean) => {
       const at = this.#turns.places[this.#makers.get(made) ?? -1];
       if (at === undefined) return own;
-      return this.#shares?.rankOf(at, isOwned) ?? (ranks[at] as number);
+      return this.#shares?.rankOf(at, isOwned) ?? ranks[at] ?? own;
     };
     const copy = (rank: number, ref: TensorRef) => copyRun(this.#program, { ...ref, rank }, ref);
     const runs = vectors.gradients.groups.flatMap((group) => {
