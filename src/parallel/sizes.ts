@@ -66,7 +66,7 @@ export function checkPipeline(
   if (topology.nodes.some((ranks) => ranks.length % sharers !== 0)) {
     refuse(
       `shares out the state of a stage (zero: ${shared}) among workers of one machine`,
-      "Use shard for workers of a machine, and data for machines, or leave out zero.",
+      "Use shard for workers of a machine, and data for machines, or data alone without zero.",
     );
   }
 }
