@@ -169,8 +169,6 @@ test("what a pipeline cannot do is refused, and says what to do", async () => {
   await refused({ parallel: { pipeline: 2, data: 2 }, microBatches: 2 }, /for each of 2 pipelines/);
   const small = mlp({ inputs: 4, hidden: [8], outputs: CLASSES });
   await refused({ parallel: { pipeline: 4 } }, /cut into 4 stages with parameters/, small);
-  await refused({ parallel: pipeline, zero: 3 }, /does not go together with ZeRO 2 and 3/);
-  await refused({ parallel: { shard: 2, pipeline: 2 } }, /does not go together with ZeRO 2 and 3/);
   await refused({ parallel: pipeline, recompute: { memory: 1e9 } }, /a limit for recompute yet/);
   const later: Setting = { parallel: pipeline, recompute: "blocks", timetable: "zb-h1" };
   await refused(later, /recompute does not go together with zb-h1/);

@@ -236,12 +236,12 @@ function sharedAs(
     ...(sizes.expert > 1 ? [experts()] : []),
     ...(sizes.tensor > 1 ? [tensor()] : []),
   ];
-  if (sizes.pipeline > 1) checkPipeline(options, sizes);
+  if (sizes.pipeline > 1) checkPipeline(options, topology, sizes);
   const isStaged = sizes.pipeline > 1;
   const isAgain = options.recompute !== undefined;
   const sharded = sizes.shard > 1 ? "shard" : "data";
   const { zero = sizes.shard > 1 ? 3 : 0 } = options;
-  const sharedOver = zero === 1 && axes.length > 0 ? [sharded] : [];
+  const sharedOver = zero > 0 && axes.length > 0 ? [sharded] : [];
   const stages = { schedule: options.timetable, sharedOver, recompute: isAgain };
   const staged = isStaged ? [pipeline(stages)] : [];
   // A pipeline cuts the pass at its blocks itself.
@@ -266,7 +266,7 @@ function sharedAs(
     ...axes.map((axis) => data({ axis, combination })),
     ...(zero === 1 && !isStaged ? [zero1([sharded])] : []),
     ...(zero === 2 ? [zero2([sharded], bucketBytes)] : []),
-    ...(zero === 3 ? [zero3([sharded])] : []),
+    ...(zero === 3 ? [zero3([sharded], bucketBytes)] : []),
     ...(isSummedWhole ? [sharedUpdates(axes)] : []),
     // Within a node, buckets gain nothing, because sums there take milliseconds of the same cores
     // that compute.

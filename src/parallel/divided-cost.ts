@@ -17,6 +17,7 @@ import {
 } from "./cost.ts";
 import type { DividedStep, ModelPart } from "./divided-step.ts";
 import { SPEED } from "./sharding/divide.ts";
+import { memoryOfStage, timeOfStage } from "./stage-cost.ts";
 
 /** Whether workers that divide a model are on one node. */
 export function isWithinNode(parts: number, machine: Machine): boolean {
@@ -45,7 +46,11 @@ export function dividedCost(
   machine: Machine,
 ): Cost {
   const own = machineOfPart(parts, machine);
-  const costs = all.map((part) => costOfPart(part, sharing, own));
+  const costs = all.map((part) =>
+    pipeline === undefined
+      ? costOfPart(part, sharing, own)
+      : { ...timeOfStage(part, sharing, own), memory: memoryOfStage(part, sharing, own) },
+  );
   const most = costs.reduce((one, other) =>
     totalOf(other.memory) > totalOf(one.memory) ? other : one,
   );
@@ -73,12 +78,10 @@ export function dividedCost(
   const ends = endsOf(planned, pipeline.needs, secondsOf);
   const whole = Math.max(...ends.flat());
   const memories = costs.map(({ memory }, stage) => {
-    const { pass, brought, facts } = all[stage] as ModelPart;
+    const { pass } = all[stage] as ModelPart;
     const slots = planned.slots[stage] ?? 1;
     const activations = lanes * (slots * pass.between + pass.within);
-    // What replicas of the stage have made of the part that this one sums.
-    const copies = (facts.gradients * (data * shard - 1)) / (data * shard);
-    return { ...memory, activations, buffers: memory.buffers + brought + copies };
+    return { ...memory, activations };
   });
   const memory = memories.reduce((one, other) => (totalOf(other) > totalOf(one) ? other : one));
   const { computing } = slowest;

@@ -18,21 +18,26 @@ export type Sizes = Readonly<Record<(typeof AXES)[number], number>>;
 /** @throws INVALID_OPTION for what does not go together with a pipeline */
 export function checkPipeline(
   { zero, recompute: again }: Stated,
-  { pipeline: stages, shard }: Sizes,
+  topology: Topology,
+  { pipeline: stages, data, shard, tensor: parts, context: stretches, expert }: Sizes,
 ): void {
   const refuse = (what: string, hint: string): never => {
     throw new LockstepError("INVALID_OPTION", `parallel: pipeline ${stages} ${what}.`, { hint });
   };
-  if ((zero ?? (shard > 1 ? 3 : 1)) > 1) {
-    refuse(
-      "does not go together with ZeRO 2 and 3",
-      "Use zero: 1, or data instead of shard: each worker holds its stage only, parameters and gradients too.",
-    );
-  }
   if (typeof again === "object") {
     refuse(
       "does not go together with a limit for recompute yet",
       'Use recompute: "blocks", which computes all blocks again.',
+    );
+  }
+  const together = stages * parts * stretches * expert;
+  const replicas = shard > 1 ? shard : data;
+  const shared = zero ?? (shard > 1 ? 3 : 0);
+  const sharers = shared > 1 ? replicas * together : 1;
+  if (topology.nodes.some((ranks) => ranks.length % sharers !== 0)) {
+    refuse(
+      `shares out the gradients of a stage (zero: ${shared}) among workers of one machine`,
+      "Use shard for workers of a machine, and data for machines, or zero: 1.",
     );
   }
 }

@@ -25,6 +25,7 @@ import {
 import { bucketsOf } from "./buckets.ts";
 import { checkTotals } from "./first-totals.ts";
 import type { Strategy } from "./strategy.ts";
+import { cutLastParts, cutOtherParts, lastPieces } from "./zero-stages.ts";
 
 /**
  * ZeRO-1: each rank of the axes updates its shard of the flattened parameters and keeps the
@@ -44,6 +45,7 @@ export function zero1(axes: readonly string[]): Strategy {
  */
 export function zero2(axes: readonly string[], bucketBytes: number): Strategy {
   return overWide("zero stage 2", axes, (step, wide) => {
+    if (step.pipeline !== undefined) return reduceEach(cutLastParts(step, bucketBytes));
     const sharded = shardUpdates(step, wide, ["slot", "gradient"]);
     const cut = cutWhole(sharded, (task) => {
       return cutWhereReady(sharded, task, bucketsOf(sharded, [task], bucketBytes)).step;
@@ -56,10 +58,15 @@ export function zero2(axes: readonly string[], bucketBytes: number): Strategy {
  * ZeRO-3, fully sharded: parameters, too, stay on the ranks that update them. Each unit of
  * parameters is gathered just before it is used, in the forward pass and again in the backward
  * pass, and freed afterwards.
+ * @param bucketBytes as with ZeRO-2, for a pass that is in stages. Default: no limit
  */
-export function zero3(axes: readonly string[]): Strategy {
+export function zero3(axes: readonly string[], bucketBytes = Number.POSITIVE_INFINITY): Strategy {
   return overWide("zero stage 3", axes, (step, wide) => {
     checkTotals(step, "ZeRO-3");
+    if (step.pipeline !== undefined) {
+      const cut = cutLastParts(cutOtherParts(step), bucketBytes);
+      return reduceEach(gatherEach(cut, [...wide, step.pipeline.axis]));
+    }
     const sharded = shardUpdates(step, wide, ["slot", "gradient", "parameter"]);
     const cut = cutWhole(sharded, (task) => cutAtUnits(sharded, task).step);
     return reduceEach(gatherEach(cut, wide));
@@ -182,25 +189,27 @@ function isFlat({ role, placement }: StepValue, wanted: Role): boolean {
 }
 
 /**
- * Sums gradients while micro-batches are computed, behind each piece; the other sums are made at
- * the end.
+ * Sums gradients while micro-batches are computed, behind each piece, or each of the last part of its
+ * stage; the other sums are made at the end.
  */
 function reduceEach(step: StepGraph): StepGraph {
   const pieces = step.tasks.filter(isPiece);
+  const reducing = step.pipeline === undefined ? pieces : lastPieces(step);
   const [whole] = step.tasks.filter(isOfKind("reduce"));
   if (whole === undefined) return step;
   const sumOf = (name: string) => whole.outputs[whole.inputs.indexOf(name)] as string;
   const part = (inputs: readonly string[]): ReduceTask => {
     return { ...whole, inputs, outputs: inputs.map(sumOf) };
   };
-  const isPart = (name: string) => isFlat(valueOf(step, sumOf(name)), "gradient");
+  const made = new Set(reducing.flatMap(({ outputs }) => outputs));
+  const isPart = (name: string) => made.has(name) && isFlat(valueOf(step, sumOf(name)), "gradient");
   const tasks = step.tasks.flatMap((task): StepTask[] => {
     if (task === whole) return [part(whole.inputs.filter((name) => !isPart(name)))];
     const at = pieces.indexOf(task as ComputeTask);
     if (at < 0) return [task];
-    const made = task.outputs.filter((name) => whole.inputs.includes(name) && isPart(name));
-    if (made.length === 0) return [task];
-    return [task, { ...part(made), name: `gradients of piece ${at}`, each: MICRO_BATCH }];
+    const own = task.outputs.filter((name) => whole.inputs.includes(name) && isPart(name));
+    if (own.length === 0) return [task];
+    return [task, { ...part(own), name: `gradients of piece ${at}`, each: MICRO_BATCH }];
   });
   return { ...step, tasks };
 }

@@ -21,6 +21,7 @@ import {
   stageNeeds,
   stageRanks,
   timetableOfStages,
+  valueName,
   valueOf,
 } from "../plan/index.ts";
 import { byteLength } from "../tensor/index.ts";
@@ -113,8 +114,10 @@ export class StageTurns {
   parametersOf(at: number): string[] {
     const { step } = this.#options;
     const own = passTasks(step).filter(({ stage }) => this.places[stage?.stage ?? -1] === at);
-    const taken = own.flatMap(({ inputs }) => inputs.map((name) => valueOf(step, name)));
-    const parameters = taken.filter(({ role }) => role === "parameter");
+    const taken = own.flatMap(({ inputs }) => inputs);
+    const parameters = taken
+      .map((name) => ({ name, ...valueOf(step, name) }))
+      .filter(({ name, of }) => name === valueName("parameter", of));
     return [...new Set(parameters.map(({ of }) => of))];
   }
 

@@ -5,7 +5,6 @@
  * lies in tiles of two ranks is brought together before a step, and its gradient is taken apart
  * behind it. Stages of one rank take turns, so each sums only what it makes (`spansOfStage`).
  */
-import { LockstepError } from "../errors.ts";
 import type { Graph } from "../graph/index.ts";
 import {
   formatTurn,
@@ -14,7 +13,6 @@ import {
   type Pipeline,
   type PlannedTurn,
   passTasks,
-  type StepGraph,
   valueName,
   valueOf,
 } from "../plan/index.ts";
@@ -34,13 +32,15 @@ import {
   type Stage,
   type TensorRef,
 } from "./program.ts";
-import { planReplicas, type Replicas } from "./replica-sums.ts";
+import type { Replicas } from "./replica-sums.ts";
 import { copyRun } from "./runs.ts";
 import { extentOf, type Span, wholeSpan } from "./spans.ts";
 import { ownershipOfStages } from "./stage-owners.ts";
 import { ofUnit, type StageParameters, stageParameters } from "./stage-parameters.ts";
+import { StageShares } from "./stage-shares.ts";
 import { isLast, isSummed, joined, type Makers, makersOf, spansOfStage } from "./stage-tiles.ts";
 import { StageTurns } from "./stage-turns.ts";
+import { planStageWaves, type StageWaves } from "./stage-waves.ts";
 import { stagesMade } from "./stages-made.ts";
 import { type RowGather, type SumOptions, type SumPlan, sumOf } from "./sums.ts";
 import { Together } from "./together.ts";
@@ -57,10 +57,13 @@ export class StagedSums implements SumPlan {
   readonly ownership: Ownership;
   readonly places: readonly (readonly number[])[];
   readonly gathered: Gathered;
-  /** Which tiles of gradients the ranks of this pipeline sum. */
+  /** Which tiles of gradients ranks sum: those of this pipeline, or of all that share them out. */
   readonly #stages: Ownership;
+  /** Undefined where each rank sums all that its stages make. */
+  readonly #shares: StageShares | undefined;
   readonly #program: ProgramBuilder;
   readonly #options: SumOptions;
+  readonly #waves: StageWaves;
   readonly #replicas: Replicas;
   readonly #turns: StageTurns;
   /** The parameters of this rank's stages. */
@@ -85,29 +88,18 @@ export class StagedSums implements SumPlan {
     const groups = shardGroups(ground, [pipeline.axis]);
     const owners = shardGroups(ground, gradientAxes(step, vectors));
     const { members, names } = groups;
-    const { number: replica, ranks, place } = placeIn(members, rank);
+    const { ranks, place } = placeIn(members, rank);
     for (const [name, own] of [...groupsOfRank(groups, rank), ...groupsOfRank(owners, rank)]) {
       program.groups.set(name, own);
     }
     this.places = ranks.map((_, at) => members.map((own) => own[at] as number));
-    const least = Math.floor(step.microBatches / members.length);
-    if (least < ranks.length) throw tooFew(step, ranks.length, members.length);
-    this.lanes = Math.min(lanes, least);
+    this.#waves = planStageWaves(program, { step, vectors, rank, groups, owners, lanes });
+    const { replicas, counts, sharers } = this.#waves;
+    this.lanes = this.#waves.lanes;
+    this.#replicas = replicas;
+    this.own = this.#waves.own;
+    this.rows = this.#waves.rows;
     const reduces = step.tasks.filter(isOfKind("reduce"));
-    this.#replicas = planReplicas(program, vectors.gradients, {
-      groups,
-      microBatches: step.microBatches,
-      replica,
-      perWave: this.lanes,
-      reproducible: reduces.every(({ combination }) => combination === "tree"),
-      isInPlace: true,
-    });
-    const { ranges, waves } = this.#replicas;
-    this.own = waves.flatMap(({ first, count }) =>
-      Array.from({ length: count }, (_, index) => first + index),
-    );
-    const counts = ranges.map(({ count }) => count);
-    this.rows = ranges.length === 1 ? [] : [{ group: names.outer, first: 0, counts }];
     const pieces = passTasks(step);
     this.#makers = makersOf(step, pieces);
     this.#early = new Set(
@@ -120,7 +112,7 @@ export class StagedSums implements SumPlan {
       pipeline,
       ranks,
       place,
-      microBatches: this.own.length,
+      microBatches: replicas.waves.length * this.lanes,
       counts,
       lanes: this.lanes,
       isKept: (name) => this.#early.has(name),
@@ -129,9 +121,15 @@ export class StagedSums implements SumPlan {
     const { places } = this.#turns;
     const makers = new Map([...this.#makers].map(([name, of]) => [name, places[of] as number]));
     const tiles = { vectors: vectors.gradients.groups, makers, count: ranks.length };
-    this.#stages = ownershipOfStages(groups, { ground, rank, ...tiles });
-    this.ownership = ownershipOfStages(owners, { ground, rank, ...tiles });
+    const of = { ground, rank, ...tiles };
+    this.ownership = ownershipOfStages(owners, of);
+    this.#stages = sharers === undefined ? ownershipOfStages(groups, of) : this.ownership;
     this.gathered = new Gathered(program, vectors.parameters, this.ownership);
+    const { gathered, ownership } = this;
+    const shared = { step, vectors, gathered, ownership, count: ranks.length, lanes: this.lanes };
+    const here = { ...shared, all: pieces, own: this.#turns.pieces };
+    this.#shares =
+      sharers === undefined ? undefined : new StageShares(program, { ...here, group: sharers });
     const stages = this.#turns.places.flatMap((at, stage) => (at === place ? [stage] : []));
     const what = `parameters of stage ${stages.join(" and ")}`;
     this.#parameters = this.ownership.isInPlace
@@ -171,9 +169,11 @@ export class StagedSums implements SumPlan {
     const program = this.#program;
     this.#turns.allocate();
     const own = extentsOf(vectors.gradients, this.#stages, ownSpans);
+    const summed = this.#shares?.extents ?? [...this.#made.values()].flat().map(extentOf);
     for (const name of this.#replicas.accumulators) {
-      program.touches(name, joined([...own, ...[...this.#made.values()].flat().map(extentOf)]));
+      program.touches(name, joined([...own, ...summed]));
     }
+    this.#shares?.allocate();
     program.shared.add(GRADIENTS);
     this.#control.allocate(CONTROL);
     for (const task of this.#turns.pieces) {
@@ -187,6 +187,7 @@ export class StagedSums implements SumPlan {
     const { of, role } = valueOf(step, name);
     if (role === "activation" || this.#early.has(name)) return this.#turns.place(name, microBatch);
     if (name === valueName("parameter", of)) return this.#parameters.ref(of);
+    if (role === "parameter") return this.#shares?.parameter(name);
     const wave = this.#replicas.waves[Math.floor(microBatch / this.lanes)] as Wave;
     return this.#leafRef(name, wave, lane);
   }
@@ -196,6 +197,7 @@ export class StagedSums implements SumPlan {
     const { step, vectors } = this.#options;
     const sum = sumOf(step, name);
     if (sum === undefined) return undefined;
+    if (this.#shares !== undefined) return this.#shares.leaf(flatName(step, sum), lane);
     const buffer = gradientBuffer(leaves[lane] as number);
     return entryRef(vectors.gradients, buffer, flatName(step, sum));
   }
@@ -209,6 +211,7 @@ export class StagedSums implements SumPlan {
   }
 
   stages(places: Places, from: number): Stage[] {
+    this.#shares?.begin();
     return [
       barrier("all parameters are there", this.ownership.group),
       ...this.#parameters.work,
@@ -223,45 +226,54 @@ export class StagedSums implements SumPlan {
   #work(part: PlannedTurn, places: Places, from: number): SimpleStage[] {
     const { stage, direction, microBatch: turn } = part;
     const wave = this.#replicas.waves[turn] as Wave;
-    const { count } = wave;
+    const count = this.#waves.ofWave(wave).length;
     const first = turn * this.lanes;
     const tasks = this.#piecesOf(stage).filter((piece) => piece.stage?.direction === direction);
-    const of = { ...this.#options, places, first, count, from };
-    const computed = turnRuns({ ...of, name: formatTurn(part), tasks });
+    const of = { ...this.#options, places, first, count, from, name: formatTurn(part) };
+    const ats = Array.from({ length: count }, (_, lane): At => {
+      return { microBatch: first + lane, lane, from };
+    });
+    const terms = () => this.#terms(stage, wave, ats);
+    if (this.#shares !== undefined) {
+      return this.#shares.turn(tasks, wave, (some) => turnRuns({ ...of, tasks: some }), terms);
+    }
+    const computed = turnRuns({ ...of, tasks });
     if (!isLast(this.#turns.pieces, part)) return computed;
-    const lanes = Array.from({ length: count }, (_, lane) => lane);
-    const at = (lane: number): At => ({ microBatch: first + lane, lane, from });
-    return [...computed, ...this.#sums(stage, wave, lanes, at)];
+    if (wave.sums.length === 0) return [...computed, ...terms()];
+    const sums = waveStage(this.#program, wave, this.#made.get(stage) ?? []);
+    return [...computed, ...terms(), sums];
   }
 
   #piecesOf(stage: number): PassTask[] {
     return this.#turns.pieces.filter((piece) => piece.stage?.stage === stage);
   }
 
-  /** What is summed after the last part of a stage. */
-  #sums(stage: number, wave: Wave, lanes: readonly number[], at: (lane: number) => At): RunStage[] {
+  /** What was made before the last part of a stage, on its way to where it is summed. */
+  #terms(stage: number, wave: Wave, ats: readonly At[]): RunStage[] {
     const made = this.#piecesOf(stage).flatMap(({ outputs }) => outputs);
     const early = made.filter((name) => this.#early.has(name));
     const runs = early.flatMap((name) =>
-      lanes.map((lane) => {
-        const kept = this.place(name, at(lane)) as TensorRef;
-        return copyRun(this.#program, kept, this.#leafRef(name, wave, lane) as TensorRef);
+      ats.map((at) => {
+        const kept = this.place(name, at) as TensorRef;
+        return copyRun(this.#program, kept, this.#leafRef(name, wave, at.lane) as TensorRef);
       }),
     );
-    const copied: RunStage[] = runs.length === 0 ? [] : [{ name: "terms", runs, mode: "small" }];
-    if (wave.sums.length === 0) return copied;
-    return [...copied, waveStage(this.#program, wave, this.#made.get(stage) ?? [])];
+    return runs.length === 0 ? [] : [{ name: "terms", runs, mode: "small" }];
   }
 
   /** What other ranks have made of this rank's tiles, and what all ranks need of each stage. */
   #exchanged(places: Places, from: number): readonly SimpleStage[] {
     const { step, vectors, ground, exchanges } = this.#options;
     const stages = this.#stages;
+    const shares = this.#shares;
     return stagesMade(this.#program, {
       step,
       groups: vectors.gradients.groups,
       stages,
-      placeOf: (made) => this.#turns.places[this.#makers.get(made) ?? -1],
+      placeOf: (made, isOwned) => {
+        const at = this.#turns.places[this.#makers.get(made) ?? -1];
+        return at === undefined || shares === undefined ? at : shares.placeOf(at, isOwned);
+      },
       isNear: nearIn(ground, stages.ranks),
       sums: this.#replicas.sums,
       places,
@@ -276,15 +288,4 @@ export class StagedSums implements SumPlan {
       isSummed(group) ? [wholeSpan(group)] : ownSpans(this.#stages, group),
     );
   }
-}
-
-function tooFew(step: StepGraph, stages: number, pipelines: number): LockstepError {
-  const each = pipelines === 1 ? "" : ` for each of ${pipelines} pipelines`;
-  return new LockstepError(
-    "INVALID_OPTION",
-    `parallel: pipeline ${stages} needs ${stages} micro-batches or more${each}, and a step has ${step.microBatches}.`,
-    {
-      hint: `Set microBatches in the run to ${stages * pipelines} or more; with 4 times as many, ranks wait for each other less than a fifth of the time.`,
-    },
-  );
 }

@@ -27,8 +27,11 @@ export interface MadeOptions {
   readonly groups: readonly LayoutGroup[];
   /** Which tiles of gradients the ranks of the pipeline sum. */
   readonly stages: Ownership;
-  /** By gradient, other sum or state: the place of the rank that makes it. */
-  readonly placeOf: (made: string) => number | undefined;
+  /**
+   * By gradient, other sum or state: the place of the rank that has it.
+   * @param isOwned whether it lies in tiles, each with an owner
+   */
+  readonly placeOf: (made: string, isOwned: boolean) => number | undefined;
   readonly isNear: (one: number, other: number) => boolean;
   /** The buffers that have the sums of the pipeline. */
   readonly sums: readonly string[];
@@ -45,31 +48,30 @@ export function stagesMade(
   const { step, groups, stages, placeOf, isNear, sums, places, from } = options;
   const { place, ranks, group: name } = stages;
   const states = [...step.values.keys()].filter(
-    (value) => value.startsWith("next state:") && placeOf(value) !== undefined,
+    (value) => value.startsWith("next state:") && placeOf(value, true) !== undefined,
   );
   if (states.length > 0) for (const side of [0, 1]) program.shared.add(stateBuffer(side));
   /** What a place needs of what others have made, and who has made it. */
   const neededBy = (at: number): { readonly maker: number; readonly ref: TensorRef }[] => {
-    const isElsewhere = (made: string) => (placeOf(made) ?? at) !== at;
-    const makerOf = (made: string) => placeOf(made) as number;
+    const makerOf = (made: string, isOwned: boolean) => placeOf(made, isOwned) ?? at;
     const refs = groups.flatMap((group) => {
-      const own = { ...stages, place: at };
-      const spans = isSummed(group) ? [wholeSpan(group)] : ownSpans(own, group);
+      const isOwned = !isSummed(group);
+      const spans = isOwned ? ownSpans({ ...stages, place: at }, group) : [wholeSpan(group)];
       return group.entries
-        .filter((entry) => isElsewhere(entry.name))
-        .flatMap((entry) =>
+        .map((entry) => ({ entry, maker: makerOf(entry.name, isOwned) }))
+        .filter(({ maker }) => maker !== at)
+        .flatMap(({ entry, maker }) =>
           spans
             .map((span) => intersection(span, entrySpan(group, entry)))
             .filter(({ start, end }) => start < end)
-            .flatMap((span) =>
-              sums.map((sum) => ({ maker: makerOf(entry.name), ref: spanRef(span, sum) })),
-            ),
+            .flatMap((span) => sums.map((sum) => ({ maker, ref: spanRef(span, sum) }))),
         );
     });
-    const values = states.filter(isElsewhere).map((value) => {
-      return { maker: makerOf(value), ref: places.ref(value, { microBatch: 0, lane: 0, from }) };
+    const values = states.map((value) => {
+      const ref = places.ref(value, { microBatch: 0, lane: 0, from });
+      return { maker: makerOf(value, true), ref };
     });
-    return [...refs, ...values];
+    return [...refs, ...values.filter(({ maker }) => maker !== at)];
   };
   const needed = neededBy(place);
   const runs = needed

@@ -51,7 +51,7 @@ export function filling(
 
 export type Setting = Pick<
   TrainerOptions,
-  "parallel" | "zero" | "recompute" | "timetable" | "microBatches" | "offload"
+  "parallel" | "zero" | "recompute" | "timetable" | "microBatches" | "offload" | "bucketBytes"
 >;
 
 /** What is trained, and for how long. */
