@@ -49,7 +49,7 @@ export function filling(
 
 export type Setting = Pick<
   TrainerOptions,
-  "parallel" | "zero" | "recompute" | "timetable" | "microBatches" | "offload"
+  "parallel" | "zero" | "recompute" | "timetable" | "attention" | "microBatches" | "offload"
 >;
 
 /** What is trained, and for how long. */
