@@ -45,13 +45,15 @@ function checkParts(context: InferContext, mask: number): void {
     context.fail("the mask does not fit");
 }
 
-/** The operations of `products` products of the size of the scores. */
+/** For each score: what is done to it beside the products. */
+const FLOPS_OF_SCORE = 8;
+
+/** The operations of products of the size of the scores, as if no key was hidden. */
 function flopsOfScores(context: CostContext, products: (size: number, values: number) => number) {
   const q = context.input(0).shape;
   const [keys, values] = [context.input(1).shape.at(-2), context.input(2).shape.at(-1)];
   const scores = elementCount(q.with(-1, keys as number));
-  const seen = context.attributes.number("causal") === 1 ? 0.5 : 1;
-  return 2 * scores * seen * products(q.at(-1) as number, values as number);
+  return scores * (2 * products(q.at(-1) as number, values as number) + FLOPS_OF_SCORE);
 }
 
 /**
