@@ -51,6 +51,8 @@ const SETTINGS: readonly Setting[] = [
   { parallel: { context: 2 }, recompute: "blocks" },
   { parallel: { context: 2, tensor: 2 } },
   { parallel: { data: 2, context: 2, tensor: 2 }, zero: 1 },
+  { parallel: { context: 4 }, attention: "ring" },
+  { parallel: { shard: 2, context: 2 }, attention: "ring" },
 ];
 
 for (const [name, definition] of Object.entries(MODELS)) {

@@ -91,6 +91,7 @@ const PARTED: readonly Case[] = [
   ["a tied GPT", { parallel: { pipeline: 2, tensor: 2 } }, PAIRS],
   ["a tied GPT", { parallel: { shard: 2, tensor: 2 } }, EACH],
   ["a tied GPT", { parallel: { context: 2 } }, TWO],
+  ["a tied GPT", { parallel: { context: 2 }, attention: "ring" }, TWO],
   ["a mixture of experts", { parallel: { expert: 2 } }, TWO],
 ];
 

@@ -35,9 +35,10 @@ export async function resumeCommand(dir: string, flags: ResumeFlags): Promise<vo
  */
 function recordedBeside(flags: ResumeFlags, recorded: TrainFlags): TrainFlags {
   const anew: string[] = [];
-  if (flags.parallel !== undefined || flags.zero !== undefined) anew.push("parallel", "zero");
+  if (flags.parallel !== undefined || flags.zero !== undefined)
+    anew.push("parallel", "zero", "attention");
   if (flags.workers !== undefined && flags.workers !== recorded.workers) {
-    anew.push("parallel", "minWorkers", "maxWorkers");
+    anew.push("parallel", "attention", "minWorkers", "maxWorkers");
   }
   return Object.fromEntries(Object.entries(recorded).filter(([name]) => !anew.includes(name)));
 }

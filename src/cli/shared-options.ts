@@ -4,6 +4,7 @@ import { DEFAULT_SCHEDULE, SCHEDULES } from "../plan/index.ts";
 import { CHANGEABLE } from "../run/index.ts";
 import {
   again,
+  attention,
   changes,
   offload,
   parallel,
@@ -42,6 +43,10 @@ export function withSharing(command: Command): Command {
       "--timetable <name>",
       `which stages the workers of a pipeline have, and in which order they compute parts of micro-batches: ${SCHEDULES.join(", ")} (interleaved-3: three stages a worker), or a file with a timetable, as "lockstep plan" prints it (default: ${DEFAULT_SCHEDULE})`,
     ).argParser(timetable),
+    new Option(
+      "--attention <way>",
+      "ring: with --parallel context=N, keys and values of attention go round the workers, so that no worker has all of them (default: auto, by heads or by queries, whatever is predicted to be faster)",
+    ).argParser(attention),
   ];
   for (const option of options) command.addOption(option);
   return command;

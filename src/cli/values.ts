@@ -5,6 +5,7 @@ import { isStoreAddress } from "../checkpoint/index.ts";
 import type { PortRange } from "../net/index.ts";
 import { notAmong } from "../options.ts";
 import {
+  type Attention,
   type Axes,
   bytesOfText,
   OFFLOADS,
@@ -100,6 +101,12 @@ export function timetable(text: string): string {
       `It must be one of ${SCHEDULES.join(", ")} (interleaved-3 for three stages a worker), or a file with a timetable.`,
     );
   }
+}
+
+/** How workers that divide sequences compute attention. */
+export function attention(text: string): Attention {
+  if (text === "ring" || text === "auto") return text;
+  throw new InvalidArgumentError("It must be ring or auto.");
 }
 
 export function zero(text: string): 1 | 2 | 3 {

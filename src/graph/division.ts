@@ -50,6 +50,8 @@ export interface LocalContext {
   place(): Value;
   /** The sum (or the largest) of what all ranks of the axis have of a value. */
   allReduce(value: Value, kind: "sum" | "max"): Value;
+  /** What the rank before this one has of a value; the last rank is before the first. */
+  shift(value: Value): Value;
   /** The node itself, with other inputs or attributes. */
   again(inputs: readonly (Value | undefined)[], attributes?: AttributeInputs): readonly Value[];
 }

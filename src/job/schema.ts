@@ -52,6 +52,7 @@ export const sharingShape = {
   offload: z.literal("disk").optional(),
   buddies: z.boolean().optional(),
   timetable: text.min(1).optional(),
+  attention: z.enum(["ring", "auto"]).optional(),
 };
 
 const run = z.strictObject({

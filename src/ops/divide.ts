@@ -97,6 +97,8 @@ export function addLocalNode(
       ranks: over.ranks,
       allReduce: (value, kind) =>
         builder.one("lockstep::AllReduce", [value], { axis: over.axis, ranks: over.ranks, kind }),
+      shift: (value) =>
+        builder.one("lockstep::Shift", [value], { axis: over.axis, ranks: over.ranks }),
       place: () => builder.one("lockstep::AxisPlace", [], { axis: over.axis, ranks: over.ranks }),
       again: (others, changed = {}) =>
         builder.emit(node.op, others, { ...plain(node), ...changed }, { outputs: outputs.length }),

@@ -25,6 +25,7 @@ import { experts } from "./experts.ts";
 import { type Offload, offload } from "./offload.ts";
 import { pipeline } from "./pipeline.ts";
 import { type Recompute, recompute } from "./recompute.ts";
+import { type Attention, checkRings, ringsTold } from "./rings.ts";
 import { AXES, checkPipeline, orderOf, type Sizes } from "./sizes.ts";
 import type { Strategy } from "./strategy.ts";
 import { tensor } from "./tensor.ts";
@@ -73,6 +74,11 @@ export interface ParallelOptions {
    * `zb-h1`, and `1f1b` with `recompute`.
    */
   readonly timetable?: string | undefined;
+  /**
+   * `ring`: keys and values of attention go round the workers that divide sequences, and none has
+   * all of them. Default: `auto`, by heads or by queries, whatever is predicted to be faster.
+   */
+  readonly attention?: Attention | undefined;
 }
 
 /** The same as a user states them: `auto` is to state no axes. */
@@ -85,7 +91,8 @@ export function statedIn<Sizes extends AskedParallel["parallel"]>(
   options: Omit<AskedParallel, "parallel"> & { readonly parallel?: Sizes },
 ) {
   const { parallel, zero, recompute: again, offload: away, buddies: doubled, timetable } = options;
-  return { parallel, zero, recompute: again, offload: away, buddies: doubled, timetable };
+  const stated = { parallel, zero, recompute: again, offload: away, buddies: doubled, timetable };
+  return { ...stated, attention: options.attention };
 }
 
 /** What the choice is made from where none is stated. */
@@ -146,12 +153,16 @@ export function chooseParallel(options: ChooseOptions): Parallel {
   const ranks = sizeOf(PIPELINE);
   const { timetable = DEFAULT_SCHEDULE } = options;
   const stages = ranks === 1 ? 1 : stageRanks(timetable, ranks).length;
-  const told = devicesTold(options.step.devices, { tensor: sizeOf("tensor"), stages });
+  const told = [
+    ...devicesTold(options.step.devices, { tensor: sizeOf("tensor"), stages }),
+    ...ringsTold(options.step, options.attention),
+  ];
   return told.length === 0 ? chosen : { ...chosen, reason: [chosen.reason, ...told].join(" ") };
 }
 
 function choose(options: ChooseOptions): Parallel {
   const topology = regularTopology(options.topology);
+  checkRings(options);
   if (options.parallel !== undefined || options.zero !== undefined) {
     return sharedAs(statedIn(options), options);
   }

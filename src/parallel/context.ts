@@ -20,6 +20,7 @@ import {
 import { isFloat, normalizeDim } from "../tensor/index.ts";
 import { checkTotals } from "./first-totals.ts";
 import { withSums } from "./part-terms.ts";
+import { ringCut, ringsWrittenOut } from "./rings.ts";
 import { noSequence, type Sequence, sequenceOf } from "./sequence.ts";
 import type { RankSpeed } from "./sharding/costs.ts";
 import { dividePass, SPEED } from "./sharding/divide.ts";
@@ -66,6 +67,7 @@ export function context({ axis = "context", speed = SPEED }: ContextOptions = {}
       const summed = withSums(step, pass, axis);
       const ways = waysOf({ step: summed, sequence, axis, ranks, speed }, graph);
       const divided = dividePass(graph, ways);
+      const local = ringsWrittenOut(divided.graph);
       if (divided.shared < LEAST_SHARED) {
         throw noSequence(
           `${what} finds no sequences in this model: workers would share ${Math.round(100 * divided.shared)}% of the work of a batch.`,
@@ -73,8 +75,8 @@ export function context({ axis = "context", speed = SPEED }: ContextOptions = {}
       }
       const graphs = (own: Graph) => new Map(step.graphs).set(GRADIENT, own);
       const task = summed.tasks.find(isPiece) as ComputeTask;
-      const forward = forwardNodes({ ...summed, graphs: graphs(divided.graph) }, task);
-      return { ...summed, graphs: graphs(takenAgain(divided.graph, new Set(forward))) };
+      const forward = forwardNodes({ ...summed, graphs: graphs(local) }, task);
+      return { ...summed, graphs: graphs(takenAgain(local, new Set(forward))) };
     },
   };
 }
@@ -158,7 +160,10 @@ function isProductOfTerms(graph: Graph, node: Node, { inputs, outputs }: Divisio
  * queries after the other, each block, so that ranks have as much to do with early queries, which
  * see few keys, as with late ones.
  */
-function cutsOf(graph: Graph, { length, dim }: Sequence, ranks: number): Shard[] {
+function cutsOf(graph: Graph, sequence: Sequence, ranks: number): Shard[] {
+  const { length, dim } = sequence;
+  const ring = ringCut(graph, sequence, ranks);
+  if (ring !== undefined) return [ring];
   const found = new Map<string, Shard>([["", { shard: dim }]]);
   for (const { op, inputs, outputs, attributes, name } of graph.nodes) {
     if (op !== "Concat") continue;

@@ -165,7 +165,7 @@ function exchangesOf(
 
 function exchangeOf(
   step: StepGraph,
-  { axis, from, to, inputs, outputs }: ExchangeTask,
+  { axis, from, to, shifted, inputs, outputs }: ExchangeTask,
   mesh: Mesh,
   { latency, bytesPerSecond }: Link,
 ): Exchanged {
@@ -178,6 +178,7 @@ function exchangeOf(
     link: { latency: 0, bytesPerSecond: 1 },
   };
   const bytes = inputs.reduce((sum, name, at) => {
+    if (shifted?.[at] === true) return sum + sizeOf(name);
     const whole = isShard(from[at]) ? ranks * sizeOf(name) : sizeOf(name);
     return sum + Math.floor(secondsOfConversion(whole, from[at], to[at], ranks, counting));
   }, 0);

@@ -20,6 +20,7 @@ export { type ExpertOptions, experts } from "./experts.ts";
 export { OFFLOADS, type Offload, offload } from "./offload.ts";
 export { outOfMemory } from "./out-of-memory.ts";
 export { type Recompute, recompute } from "./recompute.ts";
+export { type Attention, checkRings } from "./rings.ts";
 export { type GraphDivision } from "./sharding/localize.ts";
 export { applyStrategies, type Strategy } from "./strategy.ts";
 export { type TensorOptions, tensor, tensorDivision } from "./tensor.ts";

@@ -6,6 +6,7 @@ import { REPLICATED } from "../mesh/index.ts";
 import type { Model } from "../nn/index.ts";
 import type { Optimizer } from "../optimizer/index.ts";
 import { isFloat, type TensorType } from "../tensor/index.ts";
+import { withRings } from "./attentions.ts";
 import type { BatchSums } from "./batch/batch-sums.ts";
 import { planLoss } from "./batch/loss.ts";
 import { fieldsOf } from "./batch/model-batch.ts";
@@ -30,6 +31,11 @@ export interface StepOptions {
   readonly microBatches?: number | undefined;
   /** The largest global norm of the gradient. */
   readonly clip?: number | undefined;
+  /**
+   * `ring`: attention that is found in the model becomes one node, which ranks can divide by keys and
+   * no engine runs whole. Default: `auto`, it stays as it is written.
+   */
+  readonly attention?: "ring" | "auto" | undefined;
 }
 
 /** The name of the graph that computes loss and gradients of a micro-batch. */
@@ -45,7 +51,7 @@ export function buildStep(options: StepOptions): StepGraph {
   const loss = planLoss(model, microBatches);
   addGiven(step, model);
   addTotals(step, loss);
-  addGradient(step, model, loss);
+  addGradient(step, model, loss, options.attention === "ring");
   const updates = updatesOf(step, model.parameters, options.optimizer);
   addNorm(step, model, loss, options.clip);
   for (const task of averages(step, model)) step.tasks.push(task);
@@ -68,11 +74,12 @@ function addGiven(step: StepBuilder, model: Model): void {
  * The forward and backward pass of a micro-batch: from it come the terms of the loss, the next
  * states and all gradients, but no other outputs of the model.
  */
-function addGradient(step: StepBuilder, model: Model, loss: BatchSums): void {
+function addGradient(step: StepBuilder, model: Model, loss: BatchSums, inRings: boolean): void {
   const names = model.parameters.map(({ name }) => name);
   const objective = loss.terms.find(({ trained }) => trained) ?? loss.terms[0];
   assert(objective !== undefined, "a loss has a term");
-  const forward = { ...loss.graph, name: `${model.name} gradient` };
+  const own = inRings ? withRings(loss.graph, names) : loss.graph;
+  const forward = { ...own, name: `${model.name} gradient` };
   const { graph, gradients } = differentiate(forward, objective.output, names);
   step.graphs.set(GRADIENT, graph);
   const outputs = new Map<string, string>();

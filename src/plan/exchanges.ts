@@ -15,6 +15,7 @@ const EXCHANGES = [
   "lockstep::AllReduce",
   "lockstep::AllToAll",
   "lockstep::ReduceScatter",
+  "lockstep::Shift",
 ] as const;
 
 type ExchangeOp = (typeof EXCHANGES)[number];
@@ -154,6 +155,7 @@ function exchangesOf(
   const tasks = new Map<string, ExchangeTask>();
   for (const node of nodes) {
     const { axis, from, to } = placementsOf(node);
+    const isShifted = node.op === "lockstep::Shift";
     const before = tasks.get(axis) ?? {
       kind: "exchange",
       name: `${name}, over ${axis}`,
@@ -169,6 +171,9 @@ function exchangesOf(
       ...before,
       from: [...before.from, from],
       to: [...before.to, to],
+      ...(isShifted || before.shifted
+        ? { shifted: [...(before.shifted ?? before.from.map(() => false)), isShifted] }
+        : {}),
       inputs: [...before.inputs, valueOf("inputs", node.inputs[0] as string)],
       outputs: [...before.outputs, valueOf("outputs", node.outputs[0] as string)],
     });
@@ -197,5 +202,8 @@ function placementsOf(node: Node) {
       return of("partial", shard());
     case "lockstep::AllToAll":
       return of(shard(), shard("to_"));
+    // A part of no dim: it stays one, and goes to another rank.
+    case "lockstep::Shift":
+      return of({ shard: "flat" }, { shard: "flat" });
   }
 }

@@ -126,6 +126,8 @@ export interface ExchangeTask extends TaskBase {
   /** How each input is held, and each output. Undefined: replicated. */
   readonly from: readonly AxisPlacement[];
   readonly to: readonly (AxisPlacement | undefined)[];
+  /** By input: whether each rank just takes what the rank before it gives. Default: none is. */
+  readonly shifted?: readonly boolean[];
   /** The part of which stage of a pipeline it belongs to. Default: there are no stages. */
   readonly stage?: StagePart;
 }

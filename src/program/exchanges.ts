@@ -162,7 +162,7 @@ export class Exchanges {
   }
 
   #run(
-    { axis, from, to, outputs }: ExchangeTask,
+    { axis, from, to, shifted, outputs }: ExchangeTask,
     index: number,
     input: string,
     lane: number,
@@ -170,8 +170,14 @@ export class Exchanges {
   ): Run {
     const { ranks, place } = this.#axes.get(axis) as AxisExchanges;
     const given = this.#given.get(input) as Given;
-    const parts = ranks.map((_, at) => this.#ofPlace(input, given, at, lane));
     const result = refOf(outputs[index] as string, lane);
+    if (shifted?.[index] === true) {
+      const before = (place + ranks.length - 1) % ranks.length;
+      const part = this.#ofPlace(input, given, before, lane);
+      const graph = copyGraph(this.#program, part.type);
+      return { graph, inputs: { part }, outputs: { result } };
+    }
+    const parts = ranks.map((_, at) => this.#ofPlace(input, given, at, lane));
     const how = { from: from[index] as AxisPlacement, to: to[index], place, ranks: ranks.length };
     const { type } = parts[0] as TensorRef;
     return {
@@ -213,6 +219,16 @@ interface How {
   readonly to: AxisPlacement | undefined;
   readonly place: number;
   readonly ranks: number;
+}
+
+/** What one rank gives, as it is. */
+function copyGraph(program: ProgramBuilder, type: TensorType): string {
+  const name = `exchange.${type.dtype}.${type.shape.join("x")}.one`;
+  return program.graph(name, 1, () => {
+    const builder = newBuilder("exchange");
+    const part = builder.input("part", type);
+    return buildNamed(builder, new Map([["result", builder.one("Identity", [part])]]));
+  });
 }
 
 /** From what all ranks give to what one of them needs. */

@@ -63,6 +63,7 @@ export type JobOverrides = Pick<
   | "offload"
   | "buddies"
   | "timetable"
+  | "attention"
 >;
 
 /** A worker listens at an address of its machine, for workers of other machines. */

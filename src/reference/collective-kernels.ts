@@ -16,4 +16,5 @@ export const collectiveKernels = {
   "lockstep::OnFirst": alone,
   "lockstep::OwnPart": alone,
   "lockstep::ReduceScatter": alone,
+  "lockstep::Shift": alone,
 } satisfies Record<keyof typeof collective, Kernel>;

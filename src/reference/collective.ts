@@ -120,6 +120,7 @@ const exchanges: Record<Exclude<keyof typeof collective, "lockstep::AxisPlace">,
     const at = shardOf(attributes, rankOf(values));
     return values.map((_, place) => partOf(whole, at, place, values.length));
   },
+  "lockstep::Shift": (values) => values.map((_, place) => values.at(place - 1) as ReferenceTensor),
 };
 
 function isExchange(op: string): op is keyof typeof exchanges {

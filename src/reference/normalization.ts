@@ -3,6 +3,7 @@ import { elementCount, normalizeDim, stridesOf } from "../tensor/index.ts";
 import { attention, rotaryEmbedding } from "./attention.ts";
 import { broadcastReader, type Kernel, type KernelContext } from "./kernel.ts";
 import { negativeLogLikelihoodLoss, softmaxCrossEntropyLoss } from "./label-loss.ts";
+import { ringAttention, ringAttentionGradient } from "./ring-attention.ts";
 import type { ReferenceTensor } from "./tensor.ts";
 
 /** Applies `compute` to every line along `axis`. */
@@ -176,6 +177,8 @@ export const normalizationKernels: Record<keyof typeof normalization, Kernel> = 
   LogSoftmax: alongAxis(logSoftmax),
   LpNormalization: lpNormalization,
   LRN: lrn,
+  "lockstep::RingAttention": ringAttention,
+  "lockstep::RingAttentionGradient": ringAttentionGradient,
   NegativeLogLikelihoodLoss: negativeLogLikelihoodLoss,
   RMSNormalization: rmsNormalization,
   RotaryEmbedding: rotaryEmbedding,

@@ -30,7 +30,8 @@ export function exchangeLines(step: StepGraph): string[] {
   return ["exchanges in the pass of a micro-batch", ...columns(rows)];
 }
 
-function kindOf({ from, to }: ExchangeTask, index: number): string {
+function kindOf({ from, to, shifted }: ExchangeTask, index: number): string {
+  if (shifted?.[index] === true) return "to the next rank";
   const [before, after] = [from[index], to[index]];
   if (isShard(before)) return after === undefined ? "all-gather" : "all-to-all";
   return after === undefined ? "all-reduce" : "reduce-scatter";

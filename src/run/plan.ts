@@ -105,7 +105,8 @@ function chosenFor(run: Run, options: PlanOptions): Pick<RankPlan, "model" | "pa
   const bucket =
     options.bucketBytes ?? run.bucketBytes ?? bucketBytes(speeds, parameterBytes(model));
   const { optimizer, microBatches, clipNorm, reproducible = true } = run;
-  const alone = buildStep({ model, optimizer, microBatches, clip: clipNorm });
+  const attention = options.attention ?? run.attention;
+  const alone = buildStep({ model, optimizer, microBatches, clip: clipNorm, attention });
   const { memory = Number.POSITIVE_INFINITY, disk } = options;
   const { flopsPerSecond } = speeds;
   const parallel = chooseParallel({
@@ -119,6 +120,7 @@ function chosenFor(run: Run, options: PlanOptions): Pick<RankPlan, "model" | "pa
     offload: options.offload ?? run.offload,
     buddies: options.buddies ?? run.buddies,
     timetable: options.timetable ?? run.timetable,
+    attention,
     combination: reproducible ? "tree" : "any",
     buckets: { bucketBytes: bucket },
   });
@@ -160,13 +162,24 @@ export function describePlan(run: Run, options: PlanOptions): string {
       flopsPerSecond: speeds.flopsPerSecond,
     }),
     ...memoryLines(plan),
-    ...activationLines(alone, step),
+    ...activationLines(asWritten(run, options, { model, alone }), step),
     ...exchangeLines(step),
     "",
     ...stageLines(plan, placeOf),
     ...overlapLines(plan, speeds),
     "",
   ].join("\n");
+}
+
+/** The step of one process with attention as the model writes it. */
+function asWritten(
+  run: Run,
+  options: PlanOptions,
+  { model, alone }: Pick<RankPlan, "model" | "alone">,
+): StepGraph {
+  if ((options.attention ?? run.attention) !== "ring") return alone;
+  const { optimizer, microBatches, clipNorm } = run;
+  return buildStep({ model, optimizer, microBatches, clip: clipNorm });
 }
 
 function check(run: Run, options: PlanOptions, rank: number, machines: number): void {

@@ -12,6 +12,7 @@ import { notAmong, type OptionKinds } from "../options.ts";
 import {
   type AskedParallel,
   bytesOfText,
+  checkRings,
   OFFLOADS,
   type ParallelOptions,
 } from "../parallel/index.ts";
@@ -127,6 +128,7 @@ export interface RunOverrides {
   readonly offload?: ParallelOptions["offload"];
   readonly buddies?: ParallelOptions["buddies"];
   readonly timetable?: ParallelOptions["timetable"];
+  readonly attention?: ParallelOptions["attention"];
 }
 
 /** The one before is there if the newest is damaged. */
@@ -171,6 +173,7 @@ const shape: OptionKinds<RunOptions> = {
   offload: z.enum(OFFLOADS, { error: ({ input }) => notAmong(input, OFFLOADS) }).optional(),
   buddies: z.boolean().optional(),
   timetable: z.string().min(1).optional(),
+  attention: z.enum(["ring", "auto"], { error: 'must be "ring" or "auto"' }).optional(),
   seed: z
     .int()
     .min(0)
@@ -245,10 +248,15 @@ function checkpointEvery(options: RunOptions, tenth: number): number {
   return every;
 }
 
-/** Returns the run with options of the command line in place of its own. */
+/**
+ * Returns the run with options of the command line in place of its own.
+ * @throws INVALID_OPTION for options that do not go together
+ */
 export function overrideRun(run: Run, overrides: RunOverrides): Run {
   const given = Object.entries(overrides).filter(([, value]) => value !== undefined);
-  return defineRun({ ...run.stated, ...Object.fromEntries(given) });
+  const overridden = defineRun({ ...run.stated, ...Object.fromEntries(given) });
+  checkRings(overridden);
+  return overridden;
 }
 
 /** Whether a run file's export is a result of `defineRun`. */

@@ -76,6 +76,7 @@ export const TRAINER_OPTIONS: OptionKinds<TrainerOptions> = {
   onHealed: anything.optional(),
   buddies: anything.optional(),
   timetable: anything.optional(),
+  attention: anything.optional(),
   offloadFolder: anything.optional(),
   strategies: anything.optional(),
 };

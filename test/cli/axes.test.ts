@@ -129,6 +129,10 @@ test("what does not go together is refused before anything starts", () =>
     await refused(both, /need 4 workers, but the run has 2/);
     const three = ["--workers", "3", "--parallel", "context=3"];
     await refused(three, /cannot cut sequences of 16 tokens evenly/);
+    await refused(
+      ["--workers", "2", "--attention", "ring"],
+      /is for workers that divide sequences/,
+    );
     const staged = ["--workers", "2", "--parallel", "pipeline=2"];
     await refused([...staged, "--zero", "3"], /does not go together with ZeRO/);
     await refused(

@@ -41,9 +41,14 @@ function passOf(step: StepGraph): { task: ComputeTask; graph: Graph } {
 }
 
 /** The step of a model in the form in which it runs, with micro-batches of so many samples. */
-export function stepOf(definition: ModelDefinition, batch = 2, microBatches = 2): StepGraph {
+export function stepOf(
+  definition: ModelDefinition,
+  batch = 2,
+  microBatches = 2,
+  attention?: "ring",
+): StepGraph {
   const model = definition.build({ batch, mode: "train" });
-  const built = buildStep({ model, optimizer: adamw(), microBatches });
+  const built = buildStep({ model, optimizer: adamw(), microBatches, attention });
   const form = engine.prepare(passOf(built).graph);
   return { ...built, graphs: new Map(built.graphs).set(GRADIENT, form) };
 }
@@ -114,7 +119,7 @@ export interface Exchanged {
   readonly elements: number;
 }
 
-const EXCHANGES = ["AllReduce", "AllGather", "ReduceScatter", "AllToAll"];
+const EXCHANGES = ["AllReduce", "AllGather", "ReduceScatter", "AllToAll", "Shift"];
 
 export function exchangesOf(step: StepGraph, strategy: Strategy, sizes: Sizes): Exchanged[] {
   const { graph } = passOf(strategy.rewrite(step, createMesh(sizes)));

@@ -51,7 +51,14 @@ export function filling(
 
 export type Setting = Pick<
   TrainerOptions,
-  "parallel" | "zero" | "recompute" | "timetable" | "microBatches" | "offload" | "bucketBytes"
+  | "parallel"
+  | "zero"
+  | "recompute"
+  | "timetable"
+  | "attention"
+  | "microBatches"
+  | "offload"
+  | "bucketBytes"
 >;
 
 /** What is trained, and for how long. */

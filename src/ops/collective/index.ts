@@ -7,6 +7,7 @@ import { axisPlace } from "./axis-place.ts";
 import { onFirst } from "./on-first.ts";
 import { ownPart } from "./own-part.ts";
 import { reduceScatter } from "./reduce-scatter.ts";
+import { shift } from "./shift.ts";
 
 export const collective = {
   "lockstep::AllGather": allGather,
@@ -17,4 +18,5 @@ export const collective = {
   "lockstep::OnFirst": onFirst,
   "lockstep::OwnPart": ownPart,
   "lockstep::ReduceScatter": reduceScatter,
+  "lockstep::Shift": shift,
 } satisfies Record<string, OperatorDefinition>;

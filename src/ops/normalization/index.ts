@@ -8,6 +8,7 @@ import { layerNormalization } from "./layer-normalization.ts";
 import { logSoftmax } from "./log-softmax.ts";
 import { lpNormalization } from "./lp-normalization.ts";
 import { lrn } from "./lrn.ts";
+import { ringAttention, ringAttentionGradient } from "./ring-attention.ts";
 import { rmsNormalization } from "./rms-normalization.ts";
 import { rotaryEmbedding } from "./rotary-embedding.ts";
 import { softmax } from "./softmax.ts";
@@ -22,6 +23,8 @@ export const normalization = {
   LogSoftmax: logSoftmax,
   LpNormalization: lpNormalization,
   LRN: lrn,
+  "lockstep::RingAttention": ringAttention,
+  "lockstep::RingAttentionGradient": ringAttentionGradient,
   NegativeLogLikelihoodLoss: negativeLogLikelihoodLoss,
   RMSNormalization: rmsNormalization,
   RotaryEmbedding: rotaryEmbedding,
