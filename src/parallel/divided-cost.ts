@@ -3,7 +3,7 @@
  * worker that needs most. What workers share that have the same part is as in `cost.ts`.
  */
 import { evenTopology } from "../mesh/index.ts";
-import { endsOf, planTimetable, readTimetable, type Turn } from "../plan/index.ts";
+import { endsOf, type PlannedTimetable, planTimetable, type Turn } from "../plan/index.ts";
 import type { Link } from "./buckets.ts";
 import {
   type Cost,
@@ -12,10 +12,12 @@ import {
   memoryOf,
   type Sharing,
   sizesOf,
+  speedOf,
   timeOf,
   totalOf,
 } from "./cost.ts";
-import type { DividedStep, ModelPart } from "./divided-step.ts";
+import type { DividedPipeline, DividedStep, ModelPart } from "./divided-part.ts";
+import { secondsOfWork } from "./roofline.ts";
 import { SPEED } from "./sharding/divide.ts";
 
 /** Whether workers that divide a model are on one node. */
@@ -67,15 +69,21 @@ export function dividedCost(
     return { memory: most.memory, ...traffic, computing, exposed, seconds: slowest.seconds + late };
   }
   const size = { ranks: all.length, microBatches: Math.ceil(microBatches / lanes) };
-  const planned = planTimetable(readTimetable(pipeline.schedule, size), pipeline.needs);
-  const secondsOf = (turn: Turn) =>
-    lanes * (pipeline.flopsOf(turn) / machine.flopsPerSecond + pipeline.exchangedIn(turn));
+  const planned = planTimetable(pipeline.timetable(size), pipeline.needs);
+  const known = new Map<string, number>();
+  const secondsOf = (turn: Turn) => {
+    const part = `${turn.stage}${turn.direction}`;
+    const found =
+      known.get(part) ??
+      lanes * (secondsOfWork(pipeline.workOf(turn), machine) + pipeline.exchangedIn(turn));
+    known.set(part, found);
+    return found;
+  };
   const ends = endsOf(planned, pipeline.needs, secondsOf);
   const whole = Math.max(...ends.flat());
-  const memories = costs.map(({ memory }, stage) => {
-    const { pass, brought, facts } = all[stage] as ModelPart;
-    const slots = planned.slots[stage] ?? 1;
-    const activations = lanes * (slots * pass.between + pass.within);
+  const memories = costs.map(({ memory }, rank) => {
+    const { pass, brought, facts } = all[rank] as ModelPart;
+    const activations = lanes * (keptIn(planned, rank, pipeline) + pass.within);
     // What replicas of the stage have made of the part that this one sums.
     const copies = (facts.gradients * (data * shard - 1)) / (data * shard);
     return { ...memory, activations, buffers: memory.buffers + brought + copies };
@@ -87,10 +95,33 @@ export function dividedCost(
   return { memory, ...traffic, computing, exposed: seconds - computing, seconds };
 }
 
+/** The bytes of the slots of a rank, each as large as what its stages keep there. */
+function keptIn(planned: PlannedTimetable, rank: number, { keptOf }: DividedPipeline): number {
+  const slots = new Array<number>(planned.slots[rank] ?? 0).fill(0);
+  for (const { slot, stage } of planned.turns[rank] ?? []) {
+    slots[slot] = Math.max(slots[slot] as number, keptOf(stage));
+  }
+  return slots.reduce((sum, bytes) => sum + bytes, 0);
+}
+
 /** Of what a worker has, without what goes between those that have other parts. */
-function costOfPart({ facts, pass, exchanged }: ModelPart, sharing: Sharing, own: Machine): Cost {
+function costOfPart(
+  { facts, pass, exchanged, termsRead }: ModelPart,
+  sharing: Sharing,
+  own: Machine,
+): Cost {
   const memory = memoryOf(sharing, facts, own, pass);
   const lanes = lanesOf(sharing, facts, own);
   const buffers = memory.buffers + lanes * exchanged.given;
-  return { ...timeOf(sharing, facts, own), memory: { ...memory, buffers } };
+  const time = timeOf(sharing, facts, own);
+  // With ZeRO 2 and 3 each sums what it owns.
+  const read = termsRead / (sharing.zero >= 2 ? sharing.shard : 1);
+  const summing = read / speedOf(own);
+  return {
+    ...time,
+    read: time.read + read,
+    exposed: time.exposed + summing,
+    seconds: time.seconds + summing,
+    memory: { ...memory, buffers },
+  };
 }

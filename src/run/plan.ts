@@ -14,6 +14,7 @@ import {
   type Disk,
   type Parallel,
   type ParallelOptions,
+  type Prediction,
   wholeWork,
 } from "../parallel/index.ts";
 import { buildStep, describeStep, type StepGraph, stepToJson } from "../plan/index.ts";
@@ -50,6 +51,11 @@ export interface PlanOptions extends ParallelOptions {
   readonly machines?: number;
   readonly rank: number;
   readonly speeds: Speeds;
+  /**
+   * The bytes that a worker reads and writes in a second. If it is stated, `flopsPerSecond` is the
+   * speed of products alone.
+   */
+  readonly memorySpeed?: number | undefined;
   /** Between workers of a machine, for what they exchange within a pass. Default: as measured. */
   readonly within?: Pick<Speeds, "bytesPerSecond" | "latency"> | undefined;
   /** Bytes that each worker may have. Default: no limit. */
@@ -104,13 +110,13 @@ function chosenFor(run: Run, options: PlanOptions): Pick<RankPlan, "model" | "pa
     options.bucketBytes ?? run.bucketBytes ?? bucketBytes(speeds, parameterBytes(model));
   const { optimizer, microBatches, clipNorm, reproducible = true } = run;
   const alone = buildStep({ model, optimizer, microBatches, clip: clipNorm });
-  const { memory = Number.POSITIVE_INFINITY, disk } = options;
+  const { memory = Number.POSITIVE_INFINITY, disk, memorySpeed, within } = options;
   const { flopsPerSecond } = speeds;
   const parallel = chooseParallel({
     topology: evenTopology(workers, count),
     step: alone,
     optimizer,
-    machine: { memory, lanes: 1, flopsPerSecond, link: speeds, within: options.within, disk },
+    machine: { memory, lanes: 1, flopsPerSecond, memorySpeed, link: speeds, within, disk },
     parallel: options.parallel ?? run.parallel,
     zero: options.zero ?? run.zero,
     recompute: options.recompute ?? run.recompute,
@@ -156,6 +162,7 @@ export function describePlan(run: Run, options: PlanOptions): string {
       ranks: parallel.mesh.axes.find(({ name }) => name === step.pipeline?.axis)?.size ?? 1,
       microBatches: own.length,
       flopsPerSecond: speeds.flopsPerSecond,
+      memorySpeed: options.memorySpeed,
     }),
     ...memoryLines(plan),
     ...activationLines(alone, step),
@@ -190,7 +197,7 @@ function predictionLines({ predicted }: Parallel): string[] {
   if (ways.length < 2) return [];
   const others = ways.filter(({ isChosen, fits }) => fits && !isChosen);
   const [next] = others.toSorted((a, b) => a.cost.seconds - b.cost.seconds);
-  const rows = ways.map((way) => {
+  const rows = listedOf(ways, next).map((way) => {
     const { name, need, cost, isChosen, fits } = way;
     const word = isChosen ? " (chosen)" : way === next ? " (next)" : fits ? "" : " (too large)";
     return [
@@ -202,8 +209,24 @@ function predictionLines({ predicted }: Parallel): string[] {
   return [
     "ways to share a step, as predicted: memory of a worker with its process",
     ...columns(rows),
+    ...(rows.length < ways.length
+      ? [`  and ${ways.length - rows.length} others, which are slower or too large`]
+      : []),
     "",
   ];
+}
+
+/** The most ways that are listed. */
+const MOST_LISTED = 24;
+
+/** Of many ways the fastest that fit, and then those that lack the least memory. */
+function listedOf(ways: readonly Prediction[], next: Prediction | undefined): Prediction[] {
+  const rankOf = (way: Prediction) => (way.isChosen ? 0 : way === next ? 1 : way.fits ? 2 : 3);
+  const sizeOf = ({ fits, cost, need }: Prediction) => (fits ? cost.seconds : need);
+  const best = ways
+    .toSorted((a, b) => rankOf(a) - rankOf(b) || sizeOf(a) - sizeOf(b))
+    .slice(0, MOST_LISTED);
+  return ways.filter((way) => best.includes(way));
 }
 
 /** `4 to 7`, or `0, 4` where they do not follow each other. */
