@@ -31,26 +31,41 @@ const WIDE = gpt({ layers: 2, width: 256, heads: 4, context: 8, vocabulary: 12 }
 /** Tiles that lie at the ends of stages are a small part of it. */
 const DEEP = gpt({ layers: 8, width: 256, heads: 4, context: 8, vocabulary: 12 });
 const LINK = { latency: 1e-4, bytesPerSecond: 1e9 };
+const EXPERTS = gpt({
+  layers: 2,
+  width: 256,
+  heads: 4,
+  context: 8,
+  vocabulary: 12,
+  experts: { count: 4, topK: 2, capacity: 1.25 },
+});
 
-function stepOf(definition: typeof SMALL, microBatches: number) {
-  const model = definition.build({ batch: 1, mode: "train" });
+function stepOf(definition: typeof SMALL, microBatches: number, batch = 1) {
+  const model = definition.build({ batch, mode: "train" });
   return buildStep({ model, optimizer, microBatches, clip: 1 });
 }
 
 /** What can be chosen from for so many ranks, and how a way of it is stated. */
-function choiceOf(definition: typeof SMALL, ranks: number, microBatches: number) {
-  const step = stepOf(definition, microBatches);
+function choiceOf(
+  definition: typeof SMALL,
+  ranks: number,
+  microBatches: number,
+  { batch = 1, within }: { batch?: number; within?: typeof LINK } = {},
+) {
+  const step = stepOf(definition, microBatches, batch);
   const topology = evenTopology(ranks, 1);
   // A slow rank: what is exchanged matters less than what is computed.
-  const machine = { memory: Number.POSITIVE_INFINITY, lanes: 1, flopsPerSecond: 2e6, link: LINK };
+  const speeds = { lanes: 1, flopsPerSecond: 2e6, link: LINK, within };
+  const machine = { memory: Number.POSITIVE_INFINITY, ...speeds };
   const buckets = { bucketBytes: 1e6 };
   const shared = { topology, step, optimizer, machine, buckets };
-  const stated = ({ axes, sharing: { data, shard, zero }, again }: DividedWay) =>
+  const stated = ({ axes, sharing: { data, shard, zero }, again, timetable }: DividedWay) =>
     chooseParallel({
       ...shared,
       parallel: { data, shard, ...axes },
       zero: zero === 0 ? undefined : zero,
       recompute: again ? "blocks" : undefined,
+      timetable,
     });
   const whole = { ...machine, topology, bucketBytes: 1e6 };
   const ways = new DividedWays({
@@ -59,12 +74,13 @@ function choiceOf(definition: typeof SMALL, ranks: number, microBatches: number)
     optimizer,
     machine: whole,
     isRecomputeStated: false,
+    isTimetableStated: false,
     strategiesOf: (way) => stated(way).strategies.filter(({ name }) => DIVIDES.test(name)),
   });
   return { step, topology, machine: whole, ways, stated };
 }
 
-const DIVIDES = /^(?:tensors divided|sequences divided|stages over|recompute)/;
+const DIVIDES = /^(?:tensors|sequences|experts) divided|^stages over|^recompute/;
 
 test("what is found takes no more than a twentieth longer than the fastest of all ways that fit", () => {
   const { ways } = choiceOf(SMALL, 4, 4);
@@ -86,19 +102,15 @@ test("what is found takes no more than a twentieth longer than the fastest of al
   }
 });
 
-test("the memory of ways that divide the model is that of their programs within a tenth", () => {
-  const { step, topology, ways, stated } = choiceOf(DEEP, 4, 8);
-  const wanted = ways
-    .all()
-    .filter(
-      ({ axes: { tensor, pipeline, context }, again, sharing }) =>
-        !again && sharing.zero === 0 && pipeline > 1 && tensor * context === 1,
-    );
-  let count = 0;
-  for (const way of wanted) {
+/** Compares the memory of ways with that of the programs of all ranks. @returns the ways */
+function compareMemory(
+  { step, topology, ways, stated }: ReturnType<typeof choiceOf>,
+  isWanted: (way: DividedWay) => boolean,
+): DividedWay[] {
+  return ways.all().filter((way) => {
+    if (way.again || !isWanted(way)) return false;
     const priced = ways.price(way);
-    if (priced === undefined) continue;
-    count += 1;
+    if (priced === undefined) return false;
     const { mesh, strategies } = stated(way);
     const divided = applyStrategies(strategies, step, mesh);
     const ranks = Array.from({ length: 4 }, (_, rank) => {
@@ -112,8 +124,59 @@ test("the memory of ways that divide the model is that of their programs within 
     const predicted = totalOf(priced.cost.memory);
     const what = `${JSON.stringify(way)}: ${predicted} predicted, ${most} planned`;
     assert.ok(Math.abs(predicted - most) <= 0.1 * most, what);
+    return true;
+  });
+}
+
+test("the memory of pipelines, with one and with several stages a rank, is that of their programs within a tenth", () => {
+  const found = compareMemory(
+    choiceOf(DEEP, 4, 8),
+    ({ axes: { tensor, pipeline, context }, sharing }) =>
+      sharing.zero === 0 && pipeline === 4 && tensor * context === 1,
+  );
+  const timetables = found.map(({ timetable }) => timetable);
+  assert.deepEqual(timetables, [undefined, "interleaved", "zb-v"]);
+});
+
+test("workers that share experts are a way for a model that has some, with the memory of their programs", () => {
+  const isOfExperts = ({ axes, sharing }: DividedWay) => axes.expert > 1 && sharing.zero === 0;
+  const choice = choiceOf(EXPERTS, 4, 4, { batch: 4 });
+  const found = compareMemory(choice, (way) => isOfExperts(way) && way.axes.expert === 4);
+  assert.equal(found.length, 1);
+  // Four experts are not shared out evenly among three.
+  assert.ok(
+    !choiceOf(EXPERTS, 6, 6, { batch: 6 })
+      .ways.all()
+      .some(({ axes }) => axes.expert % 3 === 0),
+  );
+  assert.ok(
+    !choiceOf(DEEP, 4, 4)
+      .ways.all()
+      .some(({ axes }) => axes.expert > 1),
+  );
+});
+
+test("ranks of a pipeline wait as the papers of its timetables say", () => {
+  const free = { latency: 0, bytesPerSecond: 1e15 };
+  const { ways } = choiceOf(DEEP, 4, 8, { within: free });
+  const [ranks, microBatches] = [4, 8];
+  const formulas = {
+    "zb-h1": 3 * microBatches,
+    interleaved: 2 * microBatches,
+    "zb-v": 6 * microBatches,
+  };
+  const isWanted = ({ axes, sharing, again }: DividedWay) =>
+    axes.pipeline === ranks && sharing.zero === 0 && !again;
+  for (const way of ways.all().filter(isWanted)) {
+    const priced = ways.price(way);
+    assert.ok(priced !== undefined);
+    const { timetable = "zb-h1" } = way;
+    const turns = formulas[timetable as keyof typeof formulas];
+    const wanted = (ranks - 1) / (turns + ranks - 1);
+    const waiting = priced.cost.exposed / priced.cost.seconds;
+    const what = `${timetable}: ${waiting}, and by the formula ${wanted}`;
+    assert.ok(Math.abs(waiting - wanted) < 0.03, what);
   }
-  assert.ok(count >= 2, `${count} ways`);
 });
 
 test("ranks that know the same choose the same, whatever they have planned before", () => {

@@ -22,7 +22,8 @@ function linksOf(content: string) {
 
 test("a file of links says speeds of workers and of links, each or none", () => {
   const within = { bandwidth: 8, latency: 800 };
-  assert.deepEqual(linksOf(JSON.stringify({ gflops: 80, within })), { gflops: 80, within });
+  const said = { gflops: 80, memory: 10, within };
+  assert.deepEqual(linksOf(JSON.stringify(said)), said);
   assert.deepEqual(linksOf("{}"), {});
   assert.throws(() => linksOf("{"), /it is not JSON/);
   assert.throws(() => linksOf('{ "gflop": 80 }'), /"gflop"/);

@@ -13,6 +13,8 @@ const link = z.strictObject({
 const schema = z.strictObject({
   /** Billion operations per second of one worker. */
   gflops: speed.optional(),
+  /** Of memory, in GB/s that one worker reads and writes. */
+  memory: speed.optional(),
   /** Between workers of a machine, for what they exchange within a pass. */
   within: link.optional(),
   /** Between workers of two machines. */
@@ -25,7 +27,7 @@ export type Links = z.infer<typeof schema>;
 export function readLinks(path: string): Links {
   const refuse = (what: string): never => {
     throw new LockstepError("INVALID_OPTION", `--links ${path}: ${what}.`, {
-      hint: 'It is JSON, as in { "gflops": 80, "within": { "bandwidth": 8, "latency": 800 }, "between": { "bandwidth": 1, "latency": 100 } }: GB/s and microseconds.',
+      hint: 'It is JSON, as in { "gflops": 80, "memory": 10, "within": { "bandwidth": 8, "latency": 800 }, "between": { "bandwidth": 1, "latency": 100 } }: GB/s and microseconds.',
     });
   };
   const checked = schema.safeParse(parsed(path, refuse));

@@ -42,6 +42,7 @@ export async function planCommand(file: string, flags: PlanFlags): Promise<void>
       bytesPerSecond: between.bandwidth * 1e9,
       latency: between.latency * 1e-6,
     },
+    memorySpeed: links.memory && links.memory * 1e9,
     within: links.within && {
       bytesPerSecond: links.within.bandwidth * 1e9,
       latency: links.within.latency * 1e-6,

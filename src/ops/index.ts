@@ -6,6 +6,7 @@ export { addLocalNode, type DividedOver, divisionsOf, reasonOfNever } from "./di
 export { sectionedDim } from "./divisions.ts";
 export { flopsOf, flopsOfNode, flopsOfNodes } from "./flops.ts";
 export { type OperatorName, operators, operatorTable } from "./table.ts";
+export { type Work, workOf } from "./work.ts";
 
 /** A builder with the table of all operators. */
 export function newBuilder(name: string): GraphBuilder {

@@ -30,7 +30,8 @@ export function reasonToDivide(
 ): string {
   const { data, shard } = found.sharing;
   const of = workers / (data * shard);
-  return `${workers} workers for ${microBatches} ${microBatches === 1 ? "micro-batch" : "micro-batches"}: ${namedAxes(found)}, so that ${of} workers divide the model and compute each micro-batch together.`;
+  const how = found.timetable === undefined ? "" : ` (${found.timetable})`;
+  return `${workers} workers for ${microBatches} ${microBatches === 1 ? "micro-batch" : "micro-batches"}: ${namedAxes(found)}${how}, so that ${of} workers divide the model and compute each micro-batch together.`;
 }
 
 /**
@@ -77,7 +78,7 @@ function isSame(a: Sharing, b: Sharing): boolean {
 
 /** Names a way for people, as in `zero 3 within each node with recomputation`. */
 export function nameOf(
-  { sharing, axes, recompute, offload, buddies }: Omit<Priced, "cost" | "need">,
+  { sharing, axes, timetable, recompute, offload, buddies }: Omit<Priced, "cost" | "need">,
   machine: Machine,
 ): string {
   const { data, shard, zero } = sharing;
@@ -86,6 +87,7 @@ export function nameOf(
   const own = nodes * each === 1 ? "one worker" : zero === 0 ? "data" : `zero ${zero}${where}`;
   const way = axes === undefined ? own : namedAxes({ sharing, axes });
   const more = [
+    ...(timetable === undefined ? [] : [`(${timetable})`]),
     ...(recompute === undefined ? [] : ["with recomputation"]),
     ...(offload === undefined ? [] : ["with offload to disk"]),
     ...(buddies === undefined ? [] : ["without buddies"]),
@@ -149,11 +151,12 @@ function axesOf({ sharing, axes }: Pick<Priced, "sharing" | "axes">): Axes {
 }
 
 /** The axes of a way as the command line takes them. */
-function statedAxes(way: Pick<Priced, "sharing" | "axes">): string {
+function statedAxes(way: Pick<Priced, "sharing" | "axes" | "timetable">): string {
   const wide = Object.entries(axesOf(way)).filter(([, size]) => size > 1);
   const { zero } = way.sharing;
   const sizes = wide.map(([axis, size]) => `${axis}=${size}`).join();
-  return zero === 0 ? sizes : `${sizes} --zero ${zero}`;
+  const more = way.timetable === undefined ? "" : ` --timetable ${way.timetable}`;
+  return `${sizes}${zero === 0 ? "" : ` --zero ${zero}`}${more}`;
 }
 
 /** A way in the words of a run. What the run states stays. */
@@ -161,12 +164,14 @@ export function statedOf(
   way: Omit<Priced, "cost" | "need">,
   options: Partial<Pick<Priced, "recompute" | "offload">> & {
     readonly buddies?: boolean | undefined;
+    readonly timetable?: string | undefined;
   },
 ) {
   const { zero } = way.sharing;
   return {
     parallel: axesOf(way),
     zero: zero === 0 ? undefined : zero,
+    timetable: way.timetable ?? options.timetable,
     recompute: way.recompute ?? options.recompute,
     offload: way.offload ?? options.offload,
     buddies: way.buddies ?? options.buddies,

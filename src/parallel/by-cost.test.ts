@@ -28,6 +28,7 @@ const FACTS: StepFacts = {
   largestUnit: 1e8,
   gathered: 2e9,
   flops: 1e12,
+  work: [{ flops: 1e12, bytes: 0 }],
   pass: { between: 0, within: 4e8 },
   inPieces: () => ({ between: 3e8, within: 1e8 }),
   isRepeating: false,
@@ -35,6 +36,7 @@ const FACTS: StepFacts = {
 const AGAIN: StepFacts = {
   ...FACTS,
   flops: 1.3e12,
+  work: [{ flops: 1.3e12, bytes: 0 }],
   pass: { between: 5e7, within: 5e7 },
   inPieces: () => ({ between: 5e7, within: 5e7 }),
   isRepeating: true,
@@ -61,7 +63,7 @@ function machineOf(wanted: Case): Machine {
 function decided(wanted: Case): Chosen & Priced & { readonly name: string } {
   const machine = machineOf(wanted);
   const facts = { ...FACTS, ...wanted.facts };
-  const repeating = () => ({ ...AGAIN, ...wanted.facts, flops: AGAIN.flops });
+  const repeating = () => ({ ...AGAIN, ...wanted.facts });
   const chosen = chooseByCost({ facts, repeating, machine });
   return { ...chosen, ...chosen.priced(), name: nameOf(chosen, machine) };
 }

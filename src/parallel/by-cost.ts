@@ -16,6 +16,7 @@ import {
   totalOf,
 } from "./cost.ts";
 import { keptOnDisk } from "./disk-cost.ts";
+import { secondsOfWork } from "./roofline.ts";
 import {
   type Chosen,
   CLEARLY,
@@ -150,8 +151,9 @@ function repeatingWays(
     const saved = Math.max(1, full - sizeOf(least));
     const share = Math.min(1, Math.max(0, (full - budget) / saved));
     const isPart = share < 1 && budget >= sizeOf(least);
-    const flops = facts.flops + (isPart ? share : 1) * (again.flops - facts.flops);
-    const time = timeOf(sharing, { ...again, flops }, machine);
+    const [once, twice] = [facts, again].map(({ work }) => secondsOfWork(work, machine));
+    const pass = (once as number) + (isPart ? share : 1) * ((twice as number) - (once as number));
+    const time = timeOf(sharing, again, machine, pass);
     const activations = lanes * (isPart ? Math.min(budget, full) : sizeOf(least));
     const cost = { ...time, memory: { ...memory, activations } };
     const recompute = isPart ? { memory: budget } : "blocks";

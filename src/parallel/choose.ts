@@ -22,6 +22,7 @@ import { data } from "./data.ts";
 import { devicesTold } from "./devices.ts";
 import { type DividedWay, DividedWays } from "./divided-ways.ts";
 import { experts } from "./experts.ts";
+import { expertNames } from "./experts-of.ts";
 import { type Offload, offload } from "./offload.ts";
 import { pipeline } from "./pipeline.ts";
 import { type Recompute, recompute } from "./recompute.ts";
@@ -151,11 +152,14 @@ export function chooseParallel(options: ChooseOptions): Parallel {
   const chosen = choose(options);
   const sizeOf = (axis: string) => chosen.mesh.axes.find(({ name }) => name === axis)?.size ?? 1;
   const ranks = sizeOf(PIPELINE);
-  const { timetable = DEFAULT_SCHEDULE } = options;
+  const { timetable = DEFAULT_SCHEDULE } = chosen.stated;
   const stages = ranks === 1 ? 1 : stageRanks(timetable, ranks).length;
+  const { step } = options;
+  const sizes = { tensor: sizeOf("tensor"), expert: sizeOf("expert"), stages };
+  const experts = sizes.expert > 1 ? expertNames(step) : new Set<string>();
   const told = [
-    ...devicesTold(options.step.devices, { tensor: sizeOf("tensor"), stages }),
-    ...ringsTold(options.step, options.attention),
+    ...devicesTold(step.devices, { ...sizes, experts }),
+    ...ringsTold(step, options.attention),
   ];
   return told.length === 0 ? chosen : { ...chosen, reason: [chosen.reason, ...told].join(" ") };
 }
@@ -173,7 +177,7 @@ function choose(options: ChooseOptions): Parallel {
   const from = costOptionsOf(options, machine);
   const ways = dividedWays(options, machine, from);
   const chosen = chooseByCost({ ...from, divided: (below) => ways.find(below) });
-  const stated = { ...statedOf(chosen, options), timetable: options.timetable };
+  const stated = statedOf(chosen, options);
   const rowOf = (way: Priced): Prediction => {
     const name = nameOf(way, machine);
     const isChosen = name === nameOf(chosen, machine);
@@ -189,17 +193,16 @@ function choose(options: ChooseOptions): Parallel {
 }
 
 function dividedWays(options: ChooseOptions, machine: Machine, { facts }: CostOptions) {
-  const { step, optimizer, timetable, recompute: stated } = options;
-  const strategiesOf = ({ axes, sharing, again }: DividedWay) => {
-    const way = { axes, sharing, recompute: again ? "blocks" : undefined } as const;
-    const own = {
-      ...statedOf({ ...way, offload: undefined, buddies: undefined }, options),
-      timetable,
-    };
+  const { step, optimizer } = options;
+  const strategiesOf = ({ axes, sharing, again, timetable }: DividedWay) => {
+    const way = { axes, sharing, timetable, recompute: again ? "blocks" : undefined } as const;
+    const own = statedOf({ ...way, offload: undefined, buddies: undefined }, options);
     return sharedAs(own, options).dividing;
   };
-  const isRecomputeStated = stated !== undefined;
-  return new DividedWays({ step, facts, optimizer, machine, isRecomputeStated, strategiesOf });
+  const isRecomputeStated = options.recompute !== undefined;
+  const isTimetableStated = options.timetable !== undefined;
+  const stated = { isRecomputeStated, isTimetableStated };
+  return new DividedWays({ step, facts, optimizer, machine, ...stated, strategiesOf });
 }
 
 /** What is stated of recomputation is done before anything is predicted. */

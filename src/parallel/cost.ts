@@ -7,6 +7,8 @@ import type { Topology } from "../mesh/index.ts";
 import { MEMORY_SPEED, type PassMemory, type StepFacts } from "../plan/index.ts";
 import type { Link } from "./buckets.ts";
 import { type Disk, diskSeconds, keptOnDisk } from "./disk-cost.ts";
+import { isOfTree, waveBuffers, wholeBuffers } from "./gradient-buffers.ts";
+import { secondsOfWork } from "./roofline.ts";
 
 /** A way to share a step: the sizes of the axes, and what is sharded over `shard`. */
 export interface Sharing {
@@ -30,7 +32,11 @@ export interface Machine {
   readonly link: Link;
   /** Between ranks of a node, for what they exchange within a pass. Default: as measured (docs/lab.md). */
   readonly within?: Link | undefined;
-  /** Bytes that a rank reads and writes in a second. Default: `MEMORY_SPEED`. */
+  /**
+   * Bytes that a rank reads and writes in a second. If it is stated, `flopsPerSecond` is the speed of
+   * products alone: an operator takes as long as its operations or its bytes, whichever is longer.
+   * Default: `MEMORY_SPEED`, and `flopsPerSecond` is the speed of all operators together.
+   */
   readonly memorySpeed?: number | undefined;
   /** A bucket of gradients is closed when it holds this many bytes. */
   readonly bucketBytes: number;
@@ -130,12 +136,19 @@ export function totalOf({ parameters, gradients, slots, buffers, activations }: 
   return parameters + gradients + slots + buffers + activations;
 }
 
-/** Predicts traffic and times; `memoryOf` predicts memory. */
-export function timeOf(sharing: Sharing, facts: StepFacts, machine: Machine): Omit<Cost, "memory"> {
+/**
+ * Predicts traffic and times; `memoryOf` predicts memory.
+ * @param pass the seconds of a micro-batch
+ */
+export function timeOf(
+  sharing: Sharing,
+  facts: StepFacts,
+  machine: Machine,
+  pass = secondsOfWork(facts.work, machine),
+): Omit<Cost, "memory"> {
   const { zero, shard } = sharing;
   const { nodes, each } = sizesOf(machine);
   const own = Math.ceil(facts.microBatches / (nodes * each));
-  const pass = facts.flops / machine.flopsPerSecond;
   const touched = 2 * facts.parameters + facts.gradients + 2 * facts.slots;
   const part = zero > 0 ? copiesOf(sharing, machine) / shard : 1;
   const update = (touched * part) / speedOf(machine);
@@ -239,7 +252,7 @@ function gather(bytes: number, shard: number, machine: Machine, inPlace: boolean
   return { sent, read, exposed: latency + sent / bytesPerSecond + read / speedOf(machine) };
 }
 
-function speedOf({ memorySpeed = MEMORY_SPEED }: Machine): number {
+export function speedOf({ memorySpeed = MEMORY_SPEED }: Machine): number {
   return memorySpeed;
 }
 
@@ -280,40 +293,4 @@ export function lanesOf(
 function bucketOf({ zero }: Sharing, facts: StepFacts, { bucketBytes }: Machine): number {
   if (zero === 3) return facts.largestUnit;
   return Math.min(facts.gradients, Math.max(bucketBytes, facts.largestGradient));
-}
-
-/**
- * The number of gradient buffers: one for each micro-batch that runs, and one for each sum of the
- * reduction tree that waits for its other half.
- */
-function wholeBuffers(microBatches: number, ranks: number, lanes: number): number {
-  const own = Math.ceil(microBatches / ranks);
-  let most = 1;
-  for (let done = 0; done < own; done += lanes) {
-    most = Math.max(most, onesOf(done) + Math.min(lanes, own - done));
-  }
-  return Math.min(own, most + (isOfTree(microBatches, ranks) ? 0 : 1));
-}
-
-/** The most sums of the reduction tree that are kept between two waves. */
-function waveBuffers(microBatches: number, perWave: number): number {
-  let most = 1;
-  for (let done = perWave; done < microBatches; done += perWave) {
-    most = Math.max(most, onesOf(done));
-  }
-  // Else a wave ends within nodes of the tree.
-  return Number.isInteger(Math.log2(perWave)) ? most : most + 1;
-}
-
-/**
- * Whether the micro-batches of each rank are one node of the reduction tree. If not, they are
- * several, whose sums are kept and sent one by one.
- */
-function isOfTree(microBatches: number, ranks: number): boolean {
-  return ranks === 1 || Number.isInteger(Math.log2(microBatches / ranks));
-}
-
-/** The number of nodes of the tree that the first `count` leaves make up. */
-function onesOf(count: number): number {
-  return count.toString(2).replaceAll("0", "").length;
 }

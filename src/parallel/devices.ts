@@ -54,7 +54,7 @@ function partsOf({ parameters }: Configuration): readonly number[] {
 function chosen(
   devices: StepGraph["devices"],
   count: number,
-  axis: "pipeline" | "tensor",
+  axis: "pipeline" | "tensor" | "expert",
   numbersOf: (own: Configuration) => readonly number[],
 ): Configuration | undefined {
   const all = (devices?.configurations ?? []).filter((own) => numbersOf(own).length > 0);
@@ -75,11 +75,32 @@ function chosen(
   );
 }
 
+/** What is said of experts that a file cuts, which `expert` does in one way only. */
+function expertsTold(devices: Devices, ranks: number, experts: ReadonlySet<string>): string[] {
+  const own = chosen(devices, ranks, "expert", partsOf);
+  if (own === undefined) return [];
+  const cut = Object.entries(own.parameters).filter(([, { parts }]) => parts > 1);
+  const followed = cut.filter(
+    ([name, { parts, dim, sections }]) =>
+      experts.has(name) && parts === ranks && dim === 0 && sections === undefined,
+  );
+  const others = cut.length - followed.length;
+  return [
+    `${followed.length} parameters of experts are held as ${nameOf(devices, own)} says.`,
+    ...(others === 0 ? [] : [`It cuts ${others} others, which is not followed.`]),
+  ];
+}
+
+interface DeviceSizes {
+  readonly tensor: number;
+  readonly expert: number;
+  readonly stages: number;
+  /** Their parameters. */
+  readonly experts: ReadonlySet<string>;
+}
+
 /** Sentences about what is followed, and what is not. @throws INVALID_OPTION */
-export function devicesTold(
-  devices: StepGraph["devices"],
-  sizes: { readonly tensor: number; readonly stages: number },
-): string[] {
+export function devicesTold(devices: StepGraph["devices"], sizes: DeviceSizes): string[] {
   if (devices === undefined) return [];
   const has = (numbersOf: (own: Configuration) => readonly number[]) =>
     devices.configurations.some((own) => numbersOf(own).length > 0);
@@ -99,8 +120,12 @@ export function devicesTold(
   }
   const stages = sizes.stages > 1 ? stagesIn(devices, sizes.stages) : undefined;
   if (stages !== undefined) told.push(`Stages are those of ${stages.by}.`);
+  const isOfExperts = sizes.tensor === 1 && sizes.expert > 1;
+  if (isOfExperts) told.push(...expertsTold(devices, sizes.expert, sizes.experts));
   const left = [
-    ...(sizes.tensor === 1 && has(partsOf) ? ["how parameters are cut (tensor)"] : []),
+    ...(sizes.tensor === 1 && !isOfExperts && has(partsOf)
+      ? ["how parameters are cut (tensor)"]
+      : []),
     ...(sizes.stages === 1 && has(stagesOf) ? ["its pipeline stages (pipeline)"] : []),
   ];
   if (left.length > 0) {

@@ -3,7 +3,7 @@
  * worker that needs most. What workers share that have the same part is as in `cost.ts`.
  */
 import { evenTopology } from "../mesh/index.ts";
-import { endsOf, planTimetable, readTimetable, type Turn } from "../plan/index.ts";
+import { endsOf, type PlannedTimetable, planTimetable, type Turn } from "../plan/index.ts";
 import type { Link } from "./buckets.ts";
 import {
   type Cost,
@@ -12,10 +12,12 @@ import {
   memoryOf,
   type Sharing,
   sizesOf,
+  speedOf,
   timeOf,
   totalOf,
 } from "./cost.ts";
-import type { DividedStep, ModelPart } from "./divided-step.ts";
+import type { DividedPipeline, DividedStep, ModelPart } from "./divided-part.ts";
+import { secondsOfWork } from "./roofline.ts";
 import { SPEED } from "./sharding/divide.ts";
 import { memoryOfStage, timeOfStage } from "./stage-cost.ts";
 
@@ -46,11 +48,7 @@ export function dividedCost(
   machine: Machine,
 ): Cost {
   const own = machineOfPart(parts, machine);
-  const costs = all.map((part) =>
-    pipeline === undefined
-      ? costOfPart(part, sharing, own)
-      : { ...timeOfStage(part, sharing, own), memory: memoryOfStage(part, sharing, own) },
-  );
+  const costs = all.map((part) => costOfPart(part, pipeline !== undefined, sharing, own));
   const most = costs.reduce((one, other) =>
     totalOf(other.memory) > totalOf(one.memory) ? other : one,
   );
@@ -72,15 +70,21 @@ export function dividedCost(
     return { memory: most.memory, ...traffic, computing, exposed, seconds: slowest.seconds + late };
   }
   const size = { ranks: all.length, microBatches: Math.ceil(microBatches / lanes) };
-  const planned = planTimetable(readTimetable(pipeline.schedule, size), pipeline.needs);
-  const secondsOf = (turn: Turn) =>
-    lanes * (pipeline.flopsOf(turn) / machine.flopsPerSecond + pipeline.exchangedIn(turn));
+  const planned = planTimetable(pipeline.timetable(size), pipeline.needs);
+  const known = new Map<string, number>();
+  const secondsOf = (turn: Turn) => {
+    const part = `${turn.stage}${turn.direction}`;
+    const found =
+      known.get(part) ??
+      lanes * (secondsOfWork(pipeline.workOf(turn), machine) + pipeline.exchangedIn(turn));
+    known.set(part, found);
+    return found;
+  };
   const ends = endsOf(planned, pipeline.needs, secondsOf);
   const whole = Math.max(...ends.flat());
-  const memories = costs.map(({ memory }, stage) => {
-    const { pass } = all[stage] as ModelPart;
-    const slots = planned.slots[stage] ?? 1;
-    const activations = lanes * (slots * pass.between + pass.within);
+  const memories = costs.map(({ memory }, rank) => {
+    const { pass } = all[rank] as ModelPart;
+    const activations = lanes * (keptIn(planned, rank, pipeline) + pass.within);
     return { ...memory, activations };
   });
   const memory = memories.reduce((one, other) => (totalOf(other) > totalOf(one) ? other : one));
@@ -90,10 +94,37 @@ export function dividedCost(
   return { memory, ...traffic, computing, exposed: seconds - computing, seconds };
 }
 
-/** Of what a worker has, without what goes between those that have other parts. */
-function costOfPart({ facts, pass, exchanged }: ModelPart, sharing: Sharing, own: Machine): Cost {
+/** The bytes of the slots of a rank, each as large as what its stages keep there. */
+function keptIn(planned: PlannedTimetable, rank: number, { keptOf }: DividedPipeline): number {
+  const slots = new Array<number>(planned.slots[rank] ?? 0).fill(0);
+  for (const { slot, stage } of planned.turns[rank] ?? []) {
+    slots[slot] = Math.max(slots[slot] as number, keptOf(stage));
+  }
+  return slots.reduce((sum, bytes) => sum + bytes, 0);
+}
+
+/** Of what a worker has. @param isStage whether it is what a rank of a pipeline has */
+function costOfPart(part: ModelPart, isStage: boolean, sharing: Sharing, own: Machine): Cost {
+  const { facts, termsRead } = part;
+  const time = isStage ? timeOfStage(part, sharing, own) : timeOf(sharing, facts, own);
+  // With ZeRO 2 and 3 each sums what it owns.
+  const read = termsRead / (sharing.zero >= 2 ? sharing.shard : 1);
+  const summing = read / speedOf(own);
+  return {
+    ...time,
+    read: time.read + read,
+    exposed: time.exposed + summing,
+    seconds: time.seconds + summing,
+    memory: isStage ? memoryOfStage(part, sharing, own) : memoryOfPart(part, sharing, own),
+  };
+}
+
+function memoryOfPart(
+  { facts, pass, exchanged }: ModelPart,
+  sharing: Sharing,
+  own: Machine,
+): Cost["memory"] {
   const memory = memoryOf(sharing, facts, own, pass);
-  const lanes = lanesOf(sharing, facts, own);
-  const buffers = memory.buffers + lanes * exchanged.given;
-  return { ...timeOf(sharing, facts, own), memory: { ...memory, buffers } };
+  const given = lanesOf(sharing, facts, own) * exchanged.given;
+  return { ...memory, buffers: memory.buffers + given };
 }

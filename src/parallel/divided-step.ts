@@ -3,72 +3,38 @@
  * as the strategies rewrite it that would run.
  */
 import type { Graph } from "../graph/index.ts";
-import { isShard, type Mesh, PIPELINE } from "../mesh/index.ts";
-import { flopsOf } from "../ops/index.ts";
+import { isSampleAxis, isShard, type Mesh, PIPELINE } from "../mesh/index.ts";
+import { type Work, workOf } from "../ops/index.ts";
 import type { Optimizer } from "../optimizer/index.ts";
 import {
   bytesOf,
   type ComputeTask,
   cutAtExchanges,
   type ExchangeTask,
+  isOfKind,
   isPiece,
   localStep,
-  type Needs,
-  type PassMemory,
   passMemory,
   passTasks,
-  peakOfIntermediates,
-  planArena,
-  type StepFacts,
+  type StagePart,
   type StepGraph,
   stageNeeds,
+  stageRanks,
   stepFacts,
-  type Turn,
-  valueName,
+  timetableOfStages,
   valueOf,
 } from "../plan/index.ts";
 import { byteLength } from "../tensor/index.ts";
 import type { Link } from "./buckets.ts";
+import type { DividedPipeline, DividedStep, Exchanged } from "./divided-part.ts";
+import { keptBy, partOfRank, summedBy } from "./divided-stages.ts";
 import { type RankSpeed, secondsOfConversion } from "./sharding/costs.ts";
 import { applyStrategies, type Strategy } from "./strategy.ts";
-
-/** What goes between the workers that divide a model, for a micro-batch. */
-export interface Exchanged {
-  readonly seconds: number;
-  /** What a worker takes of others. */
-  readonly bytes: number;
-  /** The memory in which it gives, for a micro-batch that runs. */
-  readonly given: number;
-}
-
-/** What a worker has of the model. */
-export interface ModelPart {
-  readonly facts: StepFacts;
-  /** Of a micro-batch: what pieces pass on, and the most inside one of them. */
-  readonly pass: PassMemory;
-  readonly exchanged: Exchanged;
-  /** The bytes of parameters that lie with other stages, and are brought here. */
-  readonly brought: number;
-}
 
 /** How workers reach each other: those that divide matrices or sequences, and those of other stages. */
 export interface PartLinks {
   readonly parts: Link;
   readonly stages: Link;
-}
-
-export interface DividedStep {
-  /** By stage; one part without a pipeline. */
-  readonly parts: readonly ModelPart[];
-  readonly pipeline:
-    | {
-        readonly schedule: string;
-        readonly needs: Needs;
-        /** Of one micro-batch. */
-        readonly flopsOf: (turn: Turn) => number;
-        readonly exchangedIn: (turn: Turn) => number;
-      }
-    | undefined;
 }
 
 /** @throws INVALID_OPTION for a step that cannot be divided so */
@@ -81,37 +47,73 @@ export function divideStep(
   const local = localStep(applyStrategies(strategies, step, mesh), mesh);
   const cut = cutAtExchanges(local);
   const facts = stepFacts(local, optimizer);
-  const exchanged = exchangesOf(cut, mesh, links);
   const { pipeline } = local;
+  const ranks = mesh.axes.find(({ name }) => name === PIPELINE)?.size ?? 1;
+  const rankOf = pipeline === undefined ? [] : stageRanks(pipeline.schedule, ranks);
+  const exchanged = exchangesOf(cut, { mesh, links, rankOf });
+  const pieces = local.tasks.filter(isPiece);
+  const termsRead = (own: readonly ComputeTask[]) => termBytes(local, mesh, summedBy(local, own));
   if (pipeline === undefined) {
     const pass = passMemory(cut);
     const whole = together([...exchanged.values()]);
     const part = { facts: { ...facts, pass, inPieces: () => pass }, pass, brought: 0 };
-    return { parts: [{ ...part, exchanged: whole }], pipeline: undefined };
+    return {
+      parts: [{ ...part, exchanged: whole, termsRead: termsRead(pieces) }],
+      pipeline: undefined,
+    };
   }
-  const pieces = local.tasks.filter(isPiece);
-  const stages = mesh.axes.find(({ name }) => name === PIPELINE)?.size ?? 1;
-  const parts = Array.from({ length: stages }, (_, stage) => {
-    const own = [...exchanged].filter(([name]) => name.startsWith(`${stage}/`));
-    const between = together(own.map(([, each]) => each));
-    return stageOf(local, facts, { pieces, stage, exchanged: between });
+  const parts = Array.from({ length: ranks }, (_, rank) => {
+    const isOwn = (stage: number | undefined) => rankOf[stage as number] === rank;
+    const own = pieces.filter(({ stage }) => isOwn(stage?.stage));
+    const between = [...exchanged].flatMap(([name, each]) =>
+      isOwn(Number.parseInt(name, 10)) ? [each] : [],
+    );
+    return {
+      ...partOfRank(local, facts, own, pieces),
+      exchanged: together(between),
+      termsRead: termsRead(own),
+    };
   });
-  const flops = new Map<string, number>();
+  return { parts, pipeline: timesOf(local, pipeline.schedule, exchanged) };
+}
+
+/** How long the turns of a timetable take, and what stages keep. */
+function timesOf(
+  step: StepGraph,
+  schedule: string,
+  exchanged: ReadonlyMap<string, Exchanged>,
+): DividedPipeline {
+  const pieces = step.tasks.filter(isPiece);
+  const work = new Map<string, readonly Work[]>();
   for (const piece of pieces) {
     const name = nameOf(piece);
-    flops.set(name, (flops.get(name) ?? 0) + flopsOf(local.graphs.get(piece.graph) as Graph));
+    const own = workOf(step.graphs.get(piece.graph) as Graph);
+    work.set(name, [...(work.get(name) ?? []), ...own]);
   }
-  const keyOf = ({ stage, direction }: Pick<Turn, "stage" | "direction">) =>
-    `${stage}/${direction}`;
+  const stages = [...new Set(pieces.map(({ stage }) => stage?.stage as number))];
+  const kept = new Map(stages.map((stage) => [stage, keptBy(step, pieces, stage)]));
+  const keyOf = ({ stage, direction }: StagePart) => `${stage}/${direction}`;
+  const parts = pieces.map(({ stage }) => stage);
   return {
-    parts,
-    pipeline: {
-      schedule: pipeline.schedule,
-      needs: stageNeeds(pieces),
-      flopsOf: (turn) => flops.get(keyOf(turn)) ?? 0,
-      exchangedIn: (turn) => exchanged.get(keyOf(turn))?.seconds ?? 0,
-    },
+    timetable: (size) => timetableOfStages(schedule, size, parts),
+    needs: stageNeeds(pieces),
+    workOf: (turn) => work.get(keyOf(turn)) ?? [],
+    exchangedIn: (turn) => exchanged.get(keyOf(turn))?.seconds ?? 0,
+    keptOf: (stage) => kept.get(stage) ?? 0,
   };
+}
+
+/**
+ * Ranks of some axes compute parts of the same samples, and have terms of gradients, which each
+ * sums a part of and writes to the others.
+ */
+function termBytes(step: StepGraph, mesh: Mesh, summed: readonly string[]): number {
+  const reduced = step.tasks.filter(isOfKind("reduce")).flatMap(({ axes }) => axes);
+  const over = mesh.axes.filter(({ name }) => !isSampleAxis(name) && reduced.includes(name));
+  return over.reduce((sum, { name: axis, size }) => {
+    const terms = summed.filter((name) => !(valueOf(step, name).partOver ?? []).includes(axis));
+    return sum + (2 * bytesOf(step, terms) * (size - 1)) / size;
+  }, 0);
 }
 
 function nameOf({ stage }: ComputeTask): string {
@@ -130,8 +132,11 @@ function together(all: readonly Exchanged[]): Exchanged {
 /** What is exchanged within the pass and between its stages, by the part of a stage. */
 function exchangesOf(
   step: StepGraph,
-  mesh: Mesh,
-  { parts, stages }: PartLinks,
+  {
+    mesh,
+    links: { parts, stages },
+    rankOf,
+  }: { readonly mesh: Mesh; readonly links: PartLinks; readonly rankOf: readonly number[] },
 ): Map<string, Exchanged> {
   const found = new Map<string, Exchanged>();
   const add = (name: string, { seconds, bytes, given }: Exchanged) => {
@@ -152,8 +157,10 @@ function exchangesOf(
     pieces.flatMap(({ stage, outputs }) => outputs.map((name) => [name, stage?.stage] as const)),
   );
   for (const piece of pieces) {
+    // What another stage of the same rank has made is read where it lies.
+    const own = rankOf[piece.stage?.stage ?? 0];
     const read = piece.inputs.filter(
-      (name) => makers.has(name) && makers.get(name) !== piece.stage?.stage,
+      (name) => makers.has(name) && rankOf[makers.get(name) ?? 0] !== own,
     );
     if (read.length === 0) continue;
     const bytes = bytesOf(step, read);
@@ -185,66 +192,4 @@ function exchangeOf(
   const given = inputs.reduce((sum, name) => sum + sizeOf(name), 0);
   const isNone = outputs.length === 0;
   return { seconds: isNone ? 0 : latency + bytes / bytesPerSecond, bytes, given };
-}
-
-/** What a stage has: parameters lie with the stage that makes their gradients. */
-function stageOf(
-  step: StepGraph,
-  whole: StepFacts,
-  {
-    pieces,
-    stage,
-    exchanged,
-  }: {
-    readonly pieces: readonly ComputeTask[];
-    readonly stage: number;
-    readonly exchanged: Exchanged;
-  },
-): ModelPart {
-  const own = pieces.filter((piece) => piece.stage?.stage === stage);
-  const last = own.at(-1)?.stage?.direction;
-  const isSum = (name: string) => /gradient|term/.test(valueOf(step, name).role);
-  const made = own.flatMap(({ outputs }) => outputs);
-  const summed = made.filter(isSum);
-  const kept = new Set(
-    own
-      .filter((piece) => piece.stage?.direction !== last)
-      .flatMap(({ outputs }) => outputs.filter(isSum)),
-  );
-  const held = new Set(
-    summed
-      .filter((name) => valueOf(step, name).role.includes("gradient"))
-      .map((name) => valueName("parameter", valueOf(step, name).of))
-      .filter((name) => step.values.has(name)),
-  );
-  const read = new Set(
-    own
-      .flatMap(({ inputs }) => inputs)
-      .filter((name) => valueOf(step, name).role === "parameter" && !held.has(name)),
-  );
-  const parameters = bytesOf(step, [...held]);
-  const share = parameters / Math.max(1, whole.parameters);
-  const others = new Set(
-    pieces.filter((piece) => !own.includes(piece)).flatMap(({ inputs }) => inputs),
-  );
-  const end = { inputs: made.filter((name) => others.has(name) || kept.has(name)), outputs: [] };
-  const arena = planArena([...own, end], (name) => {
-    const { role, type } = valueOf(step, name);
-    return role === "activation" || kept.has(name) ? byteLength(type) : undefined;
-  });
-  const inside = own.map(({ graph }) => peakOfIntermediates(step.graphs.get(graph) as Graph));
-  const pass = { between: arena.byteLength, within: Math.max(0, ...inside) };
-  const facts: StepFacts = {
-    ...whole,
-    parameters,
-    gradients: bytesOf(step, summed),
-    slots: whole.slots * share,
-    wholeSlots: whole.wholeSlots * share,
-    scratch: whole.scratch * share,
-    largestGradient: Math.min(whole.largestGradient, parameters),
-    flops: own.reduce((sum, { graph }) => sum + flopsOf(step.graphs.get(graph) as Graph), 0),
-    pass,
-    inPieces: () => pass,
-  };
-  return { facts, pass, exchanged, brought: bytesOf(step, [...read]) };
 }

@@ -4,7 +4,7 @@
  * one batched product; and parameters with a row for each expert, that such products meet next.
  */
 import { type Graph, type Node, typeOf } from "../graph/index.ts";
-import { type ComputeTask, forwardNodes, type StepGraph, valueOf } from "../plan/index.ts";
+import { type ComputeTask, forwardNodes, isPiece, type StepGraph, valueOf } from "../plan/index.ts";
 import { valueOfInput } from "./placed.ts";
 
 export interface Experts {
@@ -44,6 +44,16 @@ export function expertsOf(step: StepGraph, pass: ComputeTask, graph: Graph): Exp
   }
   const names = [...held].flatMap(([name, parameter]) => (counts.has(parameter) ? [name] : []));
   return { counts, held: new Set(names) };
+}
+
+/** The parameters of experts, by the names that models give them. */
+export function expertNames(step: StepGraph): ReadonlySet<string> {
+  const [pass] = step.tasks.filter(isPiece);
+  if (pass === undefined) return new Set();
+  const { counts } = expertsOf(step, pass, step.graphs.get(pass.graph) as Graph);
+  return new Set(
+    [...counts.keys()].map((name) => valueOf(step, valueOfInput(step, pass, name)).of),
+  );
 }
 
 function isBank(graph: Graph, name: string): boolean {

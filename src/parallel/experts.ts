@@ -6,7 +6,7 @@
  */
 import { LockstepError } from "../errors.ts";
 import { type Division, type Graph, type Node, typeOf } from "../graph/index.ts";
-import { axisOf, isSamePlacement, type Shard } from "../mesh/index.ts";
+import { axisOf, isSamePlacement, type Mesh, type Shard } from "../mesh/index.ts";
 import type { DividedOver } from "../ops/index.ts";
 import { type ComputeTask, GRADIENT, isPiece, type StepGraph, valueOf } from "../plan/index.ts";
 import { type Experts, expertsOf } from "./experts-of.ts";
@@ -14,7 +14,8 @@ import { checkTotals } from "./first-totals.ts";
 import { withSums } from "./part-terms.ts";
 import { isUpdatedWhole, placedValues, valueOfInput } from "./placed.ts";
 import type { RankSpeed } from "./sharding/costs.ts";
-import { dividePass, SPEED } from "./sharding/divide.ts";
+import { dividePass, divisionIn, SPEED } from "./sharding/divide.ts";
+import type { GraphDivision } from "./sharding/localize.ts";
 import type { Choice, SolveOptions } from "./sharding/solve.ts";
 import { viewsOf } from "./sharding/views.ts";
 import type { Strategy } from "./strategy.ts";
@@ -44,18 +45,42 @@ export function experts({ axis = "expert", speed = SPEED }: ExpertOptions = {}):
         );
       }
       checkTotals(step, what);
-      const graph = step.graphs.get(pass.graph) as Graph;
-      const found = expertsOf(step, pass, graph);
-      checkExperts(step, pass, graph, { found, ranks, what });
-      const placed = new Map(
-        [...found.counts.keys()].map((name) => [valueOfInput(step, pass, name), FIRST] as const),
-      );
-      const own = withSums({ ...step, values: placedValues(step, placed, axis) }, pass, axis);
-      const ways = wayOf(own, graph, found, { over: { axis, ranks, proportions: [[1]] }, speed });
-      const { graph: local } = dividePass(graph, [ways]);
-      return { ...own, graphs: new Map(step.graphs).set(GRADIENT, local) };
+      const { own, divided } = dividedOver(step, pass, { axis, ranks, speed });
+      return { ...own, graphs: new Map(step.graphs).set(GRADIENT, divided.graph) };
     },
   };
+}
+
+/** How the ranks of an axis share experts and samples. Undefined: they do not. */
+export function expertDivision(
+  step: StepGraph,
+  mesh: Mesh,
+  { axis = "expert", speed = SPEED }: ExpertOptions = {},
+): GraphDivision | undefined {
+  const ranks = mesh.axes.find(({ name }) => name === axis)?.size ?? 1;
+  const [pass] = step.tasks.filter(isPiece);
+  if (ranks === 1 || pass === undefined) return undefined;
+  const { divided } = dividedOver(step, pass, { axis, ranks, speed });
+  return divisionIn(step.graphs.get(pass.graph) as Graph, divided);
+}
+
+interface Ranks {
+  readonly axis: string;
+  readonly ranks: number;
+  readonly speed: RankSpeed;
+}
+
+/** The pass as ranks share it, and the step in which their gradients are summed. */
+function dividedOver(step: StepGraph, pass: ComputeTask, { axis, ranks, speed }: Ranks) {
+  const graph = step.graphs.get(pass.graph) as Graph;
+  const found = expertsOf(step, pass, graph);
+  checkExperts(step, pass, graph, { found, ranks, what: `parallel: ${axis} ${ranks}` });
+  const placed = new Map(
+    [...found.counts.keys()].map((name) => [valueOfInput(step, pass, name), FIRST] as const),
+  );
+  const own = withSums({ ...step, values: placedValues(step, placed, axis) }, pass, axis);
+  const ways = wayOf(own, graph, found, { over: { axis, ranks, proportions: [[1]] }, speed });
+  return { own, divided: dividePass(graph, [ways]) };
 }
 
 function checkExperts(

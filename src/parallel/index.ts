@@ -7,6 +7,7 @@ export {
   chooseParallel,
   type Parallel,
   type ParallelOptions,
+  type Prediction,
   statedIn,
 } from "./choose.ts";
 export { compress } from "./compress.ts";
@@ -16,11 +17,12 @@ export { data, PACES } from "./data.ts";
 export { DISK_SPEED, type Disk } from "./disk-cost.ts";
 export { dividedCost } from "./divided-cost.ts";
 export { type DividedWay, DividedWays } from "./divided-ways.ts";
-export { type ExpertOptions, experts } from "./experts.ts";
+export { type ExpertOptions, expertDivision, experts } from "./experts.ts";
 export { OFFLOADS, type Offload, offload } from "./offload.ts";
 export { outOfMemory } from "./out-of-memory.ts";
 export { type Recompute, recompute } from "./recompute.ts";
 export { type Attention, checkRings } from "./rings.ts";
+export { secondsOfWork } from "./roofline.ts";
 export { type GraphDivision } from "./sharding/localize.ts";
 export { applyStrategies, type Strategy } from "./strategy.ts";
 export { type TensorOptions, tensor, tensorDivision } from "./tensor.ts";

@@ -3,7 +3,7 @@
  * and slots are divided with ZeRO-1 already, and read where they lie.
  */
 import { type Cost, lanesOf, type Machine, memoryOf, type Sharing, timeOf } from "./cost.ts";
-import type { ModelPart } from "./divided-step.ts";
+import type { ModelPart } from "./divided-part.ts";
 
 /** As `timeOf`: with ZeRO 2 and 3 gradients go to those who sum them, and no parameters are moved. */
 export function timeOfStage(

@@ -5,7 +5,7 @@
  * finds what Shoeybi et al., "Megatron-LM", 2019, wrote by hand.
  */
 import { LockstepError } from "../errors.ts";
-import { type Division, type Graph, type Node, typeOf } from "../graph/index.ts";
+import { type Graph, typeOf } from "../graph/index.ts";
 import { type AxisPlacement, axisOf, isShard, type Mesh } from "../mesh/index.ts";
 import { type DividedOver, sectionedDim } from "../ops/index.ts";
 import {
@@ -22,7 +22,7 @@ import { cutsIn } from "./devices.ts";
 import { checkTotals } from "./first-totals.ts";
 import { isUpdatedWhole, placedValues, valueOfInput } from "./placed.ts";
 import type { RankSpeed } from "./sharding/costs.ts";
-import { type DividedPass, dividePass, SPEED } from "./sharding/divide.ts";
+import { type DividedPass, dividePass, divisionIn, SPEED } from "./sharding/divide.ts";
 import type { GraphDivision } from "./sharding/localize.ts";
 import { proportionsIn } from "./sharding/proportions.ts";
 import { type Choice, reduced, type SolveOptions } from "./sharding/solve.ts";
@@ -78,13 +78,8 @@ export function tensorDivision(
   const ranks = mesh.axes.find(({ name }) => name === axis)?.size ?? 1;
   const [pass] = step.tasks.filter(isPiece);
   if (ranks === 1 || pass === undefined) return undefined;
-  const { of, division } = divided(step, pass, { axis, ranks, speed });
-  // It may have been found for another graph of the same nodes, under other names.
   const graph = step.graphs.get(pass.graph) as Graph;
-  const nodes = graph.nodes.map((node, at) => {
-    return [node, division.nodes.get(of.nodes[at] as Node) as Division] as const;
-  });
-  return { ...division, nodes: new Map(nodes) };
+  return divisionIn(graph, divided(step, pass, { axis, ranks, speed }));
 }
 
 interface Over {

@@ -1,5 +1,5 @@
 /** Ways to share a step, with what they are predicted to cost: the types of the choice. */
-import { PROCESS_BYTES, type StepFacts } from "../plan/index.ts";
+import { PROCESS_BYTES, type ScheduleName, type StepFacts } from "../plan/index.ts";
 import { type Cost, type Machine, type Sharing, totalOf } from "./cost.ts";
 import type { Offload } from "./offload.ts";
 import type { Recompute } from "./recompute.ts";
@@ -7,6 +7,7 @@ import type { Recompute } from "./recompute.ts";
 /** The axes along which workers divide the model, and how many divide it along each. */
 export interface ModelAxes {
   readonly context: number;
+  readonly expert: number;
   readonly tensor: number;
   readonly pipeline: number;
 }
@@ -17,6 +18,8 @@ export interface Priced {
   readonly sharing: Sharing;
   /** Undefined: each worker computes whole micro-batches. */
   readonly axes?: ModelAxes | undefined;
+  /** Of a pipeline. Undefined: as stated, or the default. */
+  readonly timetable?: ScheduleName | undefined;
   readonly recompute: Recompute | undefined;
   readonly offload: Offload | undefined;
   /** False: without buddies, which would take too much memory. */
@@ -27,7 +30,7 @@ export interface Priced {
 }
 
 export interface Chosen
-  extends Pick<Priced, "sharing" | "axes" | "recompute" | "offload" | "buddies"> {
+  extends Pick<Priced, "sharing" | "axes" | "timetable" | "recompute" | "offload" | "buddies"> {
   /** A sentence for people. */
   readonly reason: string;
   /** Computes the costs; it may cut the pass into pieces for that. */

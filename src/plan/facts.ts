@@ -1,6 +1,6 @@
 /** What a step takes of a machine, in numbers: what a choice between strategies is made from. */
 import type { Graph } from "../graph/index.ts";
-import { flopsOf } from "../ops/index.ts";
+import { flopsOf, type Work, workOf } from "../ops/index.ts";
 import { type Optimizer, rulesOf } from "../optimizer/index.ts";
 import { byteLength } from "../tensor/index.ts";
 import { isPiece, isRepeating, type PassMemory, passMemory } from "./pass.ts";
@@ -44,6 +44,8 @@ export interface StepFacts {
   readonly largestGradient: number;
   /** Floating-point operations of the forward and backward pass of a micro-batch. */
   readonly flops: number;
+  /** The same by operator, with the bytes that each moves. */
+  readonly work: readonly Work[];
   /** The largest unit of parameters, which are gathered together. */
   readonly largestUnit: number;
   /** Parameters that are gathered in one pass: those of a unit once forward and once backward. */
@@ -103,6 +105,7 @@ function factsOf(step: StepGraph, optimizer: Optimizer): StepFacts {
     wholeRule: whole && rules[whole.rule]?.rule.name,
     largestGradient: Math.max(0, ...parameters.map(([, { type }]) => byteLength(type))),
     flops: pieces.reduce((sum, { graph }) => sum + flopsOf(step.graphs.get(graph) as Graph), 0),
+    work: pieces.flatMap(({ graph }) => workOf(step.graphs.get(graph) as Graph)),
     largestUnit: Math.max(0, ...gathers),
     gathered: gathers.reduce((sum, bytes) => sum + bytes, 0),
     pass,

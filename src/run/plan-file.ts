@@ -24,7 +24,7 @@ import {
   specOf,
   writeModel,
 } from "../onnx/index.ts";
-import { tensorDivision } from "../parallel/index.ts";
+import { expertDivision, tensorDivision } from "../parallel/index.ts";
 import { isPiece, type StepGraph, stageRanks } from "../plan/index.ts";
 import type { Tensor } from "../tensor/index.ts";
 import { initialTensors } from "../train/index.ts";
@@ -78,6 +78,12 @@ interface Planned {
   readonly step: StepGraph;
 }
 
+/** How the workers of an axis divide tensors, of the axes of which that is written. */
+const DIVISIONS: Readonly<Record<string, typeof tensorDivision>> = {
+  tensor: tensorDivision,
+  expert: expertDivision,
+};
+
 class Annotations {
   readonly #axes: readonly MeshAxis[];
   readonly #graph: Graph;
@@ -89,6 +95,8 @@ class Annotations {
   /** By stage: its place on the axis of the pipeline. */
   readonly #stageRanks: readonly number[];
   readonly #name: string;
+  /** Axes along which tensors are cut in ways that are not written. */
+  readonly #leftOut: readonly string[];
   #nodes = 0;
   readonly #left = new Set<string>();
   readonly #cut = new Set<string>();
@@ -103,7 +111,13 @@ class Annotations {
         this.#passNodes.set(firstOutput(node), node);
       }
     }
-    this.#division = tensorDivision(alone, mesh)?.nodes ?? new Map();
+    const cutting = axes.map(({ name }) => name).filter((name) => name !== PIPELINE);
+    const [first = "tensor", ...others] = cutting;
+    const divisionOf = DIVISIONS[first];
+    // Of several axes, one divides what another has left.
+    const isKnown = divisionOf !== undefined && others.length === 0;
+    this.#leftOut = isKnown ? [] : cutting;
+    this.#division = (isKnown ? divisionOf(alone, mesh)?.nodes : undefined) ?? new Map();
     this.#stages = stagesOf(step);
     const { pipeline } = step;
     const ranks = axes.find(({ name }) => name === pipeline?.axis)?.size ?? 1;
@@ -136,6 +150,11 @@ class Annotations {
     if (this.#nodes < nodes.length) {
       lines.push("The other nodes are not part of what workers compute for a micro-batch.");
     }
+    if (this.#leftOut.length > 0) {
+      lines.push(
+        `How tensors are cut along ${this.#leftOut.join(" and ")} is left out of the file.`,
+      );
+    }
     if (this.#left.size > 0) {
       lines.push(
         `For ${this.#left.size} tensors the file says nothing, because ONNX has no words for what workers hold: terms of a sum, or a dim in more than 4,096 pieces.`,
@@ -154,7 +173,7 @@ class Annotations {
     const devices = this.#devicesOf(stage);
     const specs = new Map<string, RawShardingSpec | undefined>();
     const add = (name: string, on: AxisPlacement | undefined) => {
-      if (name === "" || this.#graph.constants.has(name)) return;
+      if (name === "" || this.#graph.constants.has(name) || this.#leftOut.length > 0) return;
       const spec = this.#spec(name, on, devices);
       if (spec === undefined) this.#left.add(name);
       // A tensor that a node reads in two ways has no one spec.

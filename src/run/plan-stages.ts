@@ -1,6 +1,7 @@
 /** Lines about a pipeline: its stages, its timetable, and a picture of who computes when. */
 import type { Graph } from "../graph/index.ts";
-import { flopsOf } from "../ops/index.ts";
+import { flopsOf, type Work, workOf } from "../ops/index.ts";
+import { secondsOfWork } from "../parallel/index.ts";
 import {
   bubbleOf,
   type ComputeTask,
@@ -26,6 +27,8 @@ export interface PipelineFacts {
   /** Of one pipeline. */
   readonly microBatches: number;
   readonly flopsPerSecond: number;
+  /** Undefined: `flopsPerSecond` is the speed of all operators together. */
+  readonly memorySpeed?: number | undefined;
 }
 
 /** @returns nothing for a step without stages */
@@ -41,8 +44,8 @@ export function pipelineLines(step: StepGraph, facts: PipelineFacts): string[] {
   );
   const planned = planTimetable(timetable, needs);
   const parts = partsOf(step, pieces);
-  const secondsOf = ({ stage, direction }: Turn) =>
-    (parts.get(`${stage}${direction}`)?.flops ?? 0) / facts.flopsPerSecond;
+  const seconds = new Map([...parts].map(([part, { work }]) => [part, secondsOfWork(work, facts)]));
+  const secondsOf = ({ stage, direction }: Turn) => seconds.get(`${stage}${direction}`) ?? 0;
   const rows = [...parts].map(([part, { flops, sent }]) => [
     `  ${part}`,
     operations(flops),
@@ -65,13 +68,15 @@ export function pipelineLines(step: StepGraph, facts: PipelineFacts): string[] {
 
 /** What a part of a stage computes, and the bytes that other stages read of it, by its name. */
 function partsOf(step: StepGraph, pieces: readonly ComputeTask[]) {
-  const parts = new Map<string, { flops: number; sent: number }>();
+  const parts = new Map<string, { flops: number; work: Work[]; sent: number }>();
   for (const { stage, graph, outputs } of pieces) {
     const name = `${stage?.stage}${stage?.direction}`;
-    const part = parts.get(name) ?? { flops: 0, sent: 0 };
+    const part = parts.get(name) ?? { flops: 0, work: [], sent: 0 };
     const others = pieces.filter((piece) => piece.stage?.stage !== stage?.stage);
     const read = outputs.filter((output) => others.some(({ inputs }) => inputs.includes(output)));
-    part.flops += flopsOf(step.graphs.get(graph) as Graph);
+    const own = step.graphs.get(graph) as Graph;
+    part.flops += flopsOf(own);
+    part.work.push(...workOf(own));
     part.sent += read.reduce((sum, own) => sum + byteLength(valueOf(step, own).type), 0);
     parts.set(name, part);
   }

@@ -2,7 +2,7 @@
  * Describes as text what a rank of a run would do in a step. It only plans, without an engine or
  * another process.
  */
-import { evenTopology, formatMesh } from "../mesh/index.ts";
+import { evenTopology } from "../mesh/index.ts";
 import { checkRank } from "../net/index.ts";
 import type { Model } from "../nn/index.ts";
 import {
@@ -38,6 +38,7 @@ import { parameterBytes } from "../train/index.ts";
 import { columns, operations, percent, size, time } from "./columns.ts";
 import { exchangeLines } from "./plan-exchanges.ts";
 import { activationLines, memoryLines } from "./plan-memory.ts";
+import { parallelLines, predictionLines } from "./plan-parallel.ts";
 import { pipelineLines } from "./plan-stages.ts";
 import type { Run } from "./run.ts";
 import { wholeWorkTold } from "./whole-work.ts";
@@ -52,6 +53,11 @@ export interface PlanOptions extends ParallelOptions {
   readonly machines?: number;
   readonly rank: number;
   readonly speeds: Speeds;
+  /**
+   * The bytes that a worker reads and writes in a second. If it is stated, `flopsPerSecond` is the
+   * speed of products alone.
+   */
+  readonly memorySpeed?: number | undefined;
   /** Between workers of a machine, for what they exchange within a pass. Default: as measured. */
   readonly within?: Pick<Speeds, "bytesPerSecond" | "latency"> | undefined;
   /** Bytes that each worker may have. Default: no limit. */
@@ -107,13 +113,13 @@ function chosenFor(run: Run, options: PlanOptions): Pick<RankPlan, "model" | "pa
   const { optimizer, microBatches, clipNorm, reproducible = true } = run;
   const attention = options.attention ?? run.attention;
   const alone = buildStep({ model, optimizer, microBatches, clip: clipNorm, attention });
-  const { memory = Number.POSITIVE_INFINITY, disk } = options;
+  const { memory = Number.POSITIVE_INFINITY, disk, memorySpeed, within } = options;
   const { flopsPerSecond } = speeds;
   const parallel = chooseParallel({
     topology: evenTopology(workers, count),
     step: alone,
     optimizer,
-    machine: { memory, lanes: 1, flopsPerSecond, link: speeds, within: options.within, disk },
+    machine: { memory, lanes: 1, flopsPerSecond, memorySpeed, link: speeds, within, disk },
     parallel: options.parallel ?? run.parallel,
     zero: options.zero ?? run.zero,
     recompute: options.recompute ?? run.recompute,
@@ -160,6 +166,7 @@ export function describePlan(run: Run, options: PlanOptions): string {
       ranks: parallel.mesh.axes.find(({ name }) => name === step.pipeline?.axis)?.size ?? 1,
       microBatches: own.length,
       flopsPerSecond: speeds.flopsPerSecond,
+      memorySpeed: options.memorySpeed,
     }),
     ...memoryLines(plan),
     ...activationLines(asWritten(run, options, { model, alone }), step),
@@ -190,35 +197,6 @@ function check(run: Run, options: PlanOptions, rank: number, machines: number): 
   if (isStated) checkWorkers(workers, run.microBatches, parallel);
   checkRank(rank, workers);
   evenTopology(workers, machines);
-}
-
-function parallelLines({ mesh, strategies, reason }: Parallel): string[] {
-  const names = strategies.map(({ name }) => name);
-  if (names.length === 0) return [reason];
-  const on = mesh.size === 1 ? "" : `mesh ${formatMesh(mesh)}; `;
-  return [reason, `${on}strategies: ${names.join(", ")}`];
-}
-
-/** What the choice was made from. */
-function predictionLines({ predicted }: Parallel): string[] {
-  const ways = predicted?.() ?? [];
-  if (ways.length < 2) return [];
-  const others = ways.filter(({ isChosen, fits }) => fits && !isChosen);
-  const [next] = others.toSorted((a, b) => a.cost.seconds - b.cost.seconds);
-  const rows = ways.map((way) => {
-    const { name, need, cost, isChosen, fits } = way;
-    const word = isChosen ? " (chosen)" : way === next ? " (next)" : fits ? "" : " (too large)";
-    return [
-      `  ${name}`,
-      size(need),
-      `${size(cost.sent + cost.read)} of traffic, ${time(cost.exposed)} exposed, a step in ${time(cost.seconds)}${word}`,
-    ];
-  });
-  return [
-    "ways to share a step, as predicted: memory of a worker with its process",
-    ...columns(rows),
-    "",
-  ];
 }
 
 /** `4 to 7`, or `0, 4` where they do not follow each other. */

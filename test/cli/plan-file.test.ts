@@ -139,3 +139,34 @@ test("a plan of divided matrices says which parts lie where, and gives itself wh
     assert.match(json.stderr, /Wrote plan\.onnx/);
     assert.ok(readFileSync(join(cwd, "plan.onnx")).byteLength > 0);
   }));
+
+test("a plan of experts says which worker has which, and is followed", () => {
+  const sizes = "experts: { count: 4, topK: 2, capacity: 1.25 } })";
+  const experts = MODEL.replace(" })", `, ${sizes}`);
+  const own = Object.fromEntries(
+    Object.entries({ ...files, "same.ts": following("plan.onnx") }).map(([name, text]) => [
+      name,
+      text.replace(MODEL, experts).replace("microBatches: 8", "microBatches: 2"),
+    ]),
+  );
+  const words = ["--workers", "2", "--parallel", "expert=2"];
+  return withFolder(own, async (cwd) => {
+    const plan = async (run: string, to: string) => {
+      const { status, stdout, stderr } = await lockstep(["plan", run, ...words, "--to", to], {
+        cwd,
+      });
+      assert.equal(status, 0, stderr);
+      return stdout;
+    };
+    await plan("run.ts", "plan.onnx");
+    const { model } = readModel(join(cwd, "plan.onnx"));
+    const [written] = devicesOf(model, "plan.onnx").configurations;
+    const specs = written?.nodes.flatMap(({ tensors }) => tensors) ?? [];
+    const up = specs.find(({ tensor }) => tensor === "blocks.0.feed_forward.experts.up.weight");
+    assert.deepEqual(up?.dims, [{ axis: 0, factors: [{ size: 4, shards: 2 }] }]);
+    const told = await plan("same.ts", "again.onnx");
+    assert.match(told, /\d+ parameters of experts are held as plan\.onnx \("expert=2"\) says\./);
+    const again = readModel(join(cwd, "again.onnx"));
+    assert.deepEqual(again.model.graph.node, model.graph.node);
+  });
+});

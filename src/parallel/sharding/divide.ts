@@ -1,5 +1,5 @@
 /** Divides a pass among the ranks of an axis: what each of them runs, and how they hold its inputs. */
-import { type Graph, hashGraph } from "../../graph/index.ts";
+import { type Division, type Graph, hashGraph, type Node } from "../../graph/index.ts";
 import { MEMORY_SPEED } from "../../plan/index.ts";
 import { DEFAULT_FLOPS } from "../cost.ts";
 import type { RankSpeed } from "./costs.ts";
@@ -39,6 +39,14 @@ export function dividePass(graph: Graph, ways: readonly SolveOptions[]): Divided
   if (known.size >= MOST_KNOWN) known.delete(known.keys().next().value as string);
   known.set(key, made);
   return made;
+}
+
+/** How the nodes of a graph are divided: it may have been found for one with other names. */
+export function divisionIn(graph: Graph, { of, division }: DividedPass): GraphDivision {
+  const nodes = graph.nodes.map((node, at) => {
+    return [node, division.nodes.get(of.nodes[at] as Node) as Division] as const;
+  });
+  return { ...division, nodes: new Map(nodes) };
 }
 
 function textOf({ inputs, outputs, divided, over, speed, beam }: SolveOptions) {
