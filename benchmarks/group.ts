@@ -20,7 +20,7 @@ export function measureGroup(
       const group = { name, rank, size };
       const text = JSON.stringify({ ...request, group } satisfies ScalingRequest);
       const [program, ...words] = [...prefixOf(rank), process.execPath, entry, text];
-      const { stdout } = await promisify(execFile)(program as string, words);
+      const { stdout } = await promisify(execFile)(program, words);
       return JSON.parse(stdout) as ScalingMeasurement;
     }),
   );
