@@ -27,7 +27,7 @@ import { type Offload, offload } from "./offload.ts";
 import { pipeline } from "./pipeline.ts";
 import { type Recompute, recompute } from "./recompute.ts";
 import { type Attention, checkRings, ringsTold } from "./rings.ts";
-import { AXES, checkPipeline, orderOf, type Sizes } from "./sizes.ts";
+import { checkPipeline, orderOf, type Sizes, statedSizes } from "./sizes.ts";
 import type { Strategy } from "./strategy.ts";
 import { tensor } from "./tensor.ts";
 import type { CostOptions, Priced } from "./ways.ts";
@@ -70,8 +70,8 @@ export interface ParallelOptions {
   readonly buddies?: boolean | undefined;
   /**
    * Which stages the workers of a pipeline have, and in which order they compute parts of
-   * micro-batches: `gpipe`, `1f1b`, `zb-h1`, `interleaved` (`interleaved-3`: three stages a worker),
-   * `zb-v` (`timetableOf`), or the timetable as text (`parseTimetable`). It changes no bits. Default:
+   * micro-batches: `gpipe`, `1f1b`, `zb-h1` (`zb-h1+2`), `interleaved` (`interleaved-3`), `zb-v`
+   * (`timetableOf`), or the timetable as text (`parseTimetable`). It changes no bits. Default:
    * `zb-h1`, and `1f1b` with `recompute`.
    */
   readonly timetable?: string | undefined;
@@ -241,7 +241,7 @@ function sharedAs(
   const sizes =
     parallel === undefined
       ? { data: nodes.length, shard: each, tensor: 1, context: 1, expert: 1, pipeline: 1 }
-      : stated(parallel, size);
+      : statedSizes(parallel, size);
   const wide = orderOf(topology, sizes).filter((axis) => sizes[axis] > 1);
   const axes = wide.filter((axis) => axis === "data" || axis === "shard");
   const mesh = createMesh(Object.fromEntries(wide.map((axis) => [axis, sizes[axis]])));
@@ -295,26 +295,4 @@ function sharedAs(
 function reasonOf(axes: readonly (keyof Sizes)[], sizes: Sizes, zero = 0): string {
   const stated = axes.map((axis) => `${axis} ${sizes[axis]}`);
   return `As stated: ${[...stated, ...(zero > 0 ? [`zero ${zero}`] : [])].join(", ")}.`;
-}
-
-function stated(axes: Axes, size: number): Sizes {
-  const sizes: Sizes = {
-    data: axes.data ?? 1,
-    shard: axes.shard ?? 1,
-    context: axes.context ?? 1,
-    expert: axes.expert ?? 1,
-    tensor: axes.tensor ?? 1,
-    pipeline: axes.pipeline ?? 1,
-  };
-  const wanted = AXES.reduce((product, axis) => product * sizes[axis], 1);
-  if (wanted === size) return sizes;
-  const others = AXES.filter((axis) => axis !== "data" && axis !== "shard" && sizes[axis] > 1);
-  const times = ["shard" as const, ...others]
-    .map((axis) => ` times ${axis} ${sizes[axis]}`)
-    .join("");
-  throw new LockstepError(
-    "INVALID_OPTION",
-    `parallel: data ${sizes.data}${times} makes ${wanted} workers, but the run has ${size}.`,
-    { hint: `Start ${wanted} workers (--workers ${wanted}), or state other sizes.` },
-  );
 }

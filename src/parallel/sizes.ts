@@ -52,3 +52,26 @@ export function orderOf(topology: Topology, sizes: Sizes): readonly (keyof Sizes
   const isWithin = topology.nodes.every((ranks) => ranks.length % together === 0);
   return isWithin ? AXES : ["data", "shard", PIPELINE, "context", "expert", "tensor"];
 }
+
+/** @throws INVALID_OPTION for sizes that do not make up the workers of a run */
+export function statedSizes(axes: Axes, size: number): Sizes {
+  const sizes: Sizes = {
+    data: axes.data ?? 1,
+    shard: axes.shard ?? 1,
+    context: axes.context ?? 1,
+    expert: axes.expert ?? 1,
+    tensor: axes.tensor ?? 1,
+    pipeline: axes.pipeline ?? 1,
+  };
+  const wanted = AXES.reduce((product, axis) => product * sizes[axis], 1);
+  if (wanted === size) return sizes;
+  const others = AXES.filter((axis) => axis !== "data" && axis !== "shard" && sizes[axis] > 1);
+  const times = ["shard" as const, ...others]
+    .map((axis) => ` times ${axis} ${sizes[axis]}`)
+    .join("");
+  throw new LockstepError(
+    "INVALID_OPTION",
+    `parallel: data ${sizes.data}${times} makes ${wanted} workers, but the run has ${size}.`,
+    { hint: `Start ${wanted} workers (--workers ${wanted}), or state other sizes.` },
+  );
+}
