@@ -21,13 +21,14 @@ const SIZES: GptSizes = {
   vocabulary: 65,
 };
 const WORKERS = 4;
-const [REPEATS, ROUNDS] = [5, 5];
+const [REPEATS, ROUNDS] = [3, 5];
 /** A fifth of the processor is left to other programs. */
 const SHARE = Math.min(1, (0.8 * availableParallelism()) / WORKERS);
 /** The formulas of the papers (docs/pipeline.md), for parts that take equally long. */
 const TIMETABLES: Record<string, (workers: number, microBatches: number) => number> = {
   "1f1b": (workers, count) => (workers - 1) / (count + workers - 1),
   "zb-h1": (workers, count) => (workers - 1) / (3 * count + workers - 1),
+  "zb-h1+2": (workers, count) => (workers - 1) / (3 * count + workers - 1),
   interleaved: (workers, count) => (workers - 1) / (2 * count + workers - 1),
   "zb-v": (workers, count) => (workers - 1) / (6 * count + workers - 1),
 };

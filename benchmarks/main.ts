@@ -16,6 +16,7 @@ import { network } from "./network.ts";
 import { optimizer } from "./optimizer.ts";
 import { parallel } from "./parallel.ts";
 import { predicted } from "./predicted.ts";
+import { predictedHere } from "./predicted-here.ts";
 import { recovery } from "./recovery.ts";
 import { recurrent } from "./recurrent.ts";
 import {
@@ -43,6 +44,7 @@ const benchmarks: readonly Benchmark[] = [
   parallel,
   bubble,
   predicted,
+  predictedHere,
   recovery,
   checkpoint,
   torture,

@@ -13,7 +13,7 @@ import type { ScalingMeasurement, ScalingRequest } from "./scaling-child.ts";
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 const MICRO_BATCHES = 8;
 const REPEATS = 3;
-const ROUNDS = 3;
+const ROUNDS = 5;
 const MODELS: readonly (readonly [name: string, sizes: GptSizes])[] = [
   [
     "6 layers, width 384",
@@ -63,6 +63,14 @@ const WAYS = [
     torch: torchPipeline,
     waits: "waiting for the other stage, and in collectives",
   },
+  {
+    name: "pipeline=2 by zb-h1+2",
+    request: { parallel: { pipeline: 2 }, timetable: "zb-h1+2" },
+    least: 0.9,
+    peer: "PyTorch pipelining, 1F1B with Gloo",
+    torch: torchPipeline,
+    waits: "waiting for the other stage, and in collectives",
+  },
 ] as const;
 const FORMER = { parallel: { pipeline: 2 }, timetable: "1f1b" } as const;
 
@@ -102,7 +110,9 @@ async function measure(
       },
       least,
     );
-  const missing = WAYS.filter(({ peer }) => speeds(peer).length < ROUNDS);
+  const missing = new Set(
+    WAYS.map(({ peer }) => peer).filter((peer) => speeds(peer).length < ROUNDS),
+  );
   const rows = WAYS.flatMap(({ name: way, least, peer, waits }): Row[] => [
     against(way, "data=2", speeds("data"), least),
     ...(speeds(peer).length < ROUNDS ? [] : [against(way, peer, speeds(peer), 1)]),
@@ -115,7 +125,7 @@ async function measure(
   const zeroBubble = against("pipeline=2", "pipeline=2 by 1F1B", speeds("former"), 1);
   return {
     rows: [...rows, zeroBubble],
-    missing: missing.map(({ peer }) => `${peer} (LOCKSTEP_PYTHON)`),
+    missing: [...missing].map((peer) => `${peer} (LOCKSTEP_PYTHON)`),
   };
 }
 

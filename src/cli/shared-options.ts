@@ -41,7 +41,7 @@ export function withSharing(command: Command): Command {
     ).argParser(yesOrNo),
     new Option(
       "--timetable <name>",
-      `which stages the workers of a pipeline have, and in which order they compute parts of micro-batches: ${SCHEDULES.join(", ")} (interleaved-3: three stages a worker), or a file with a timetable, as "lockstep plan" prints it (default: ${DEFAULT_SCHEDULE})`,
+      `which stages the workers of a pipeline have, and in which order they compute parts of micro-batches: ${SCHEDULES.join(", ")} (interleaved-3: three stages a worker; zb-h1+2: workers are two micro-batches further ahead, and wait less for slow ones), or a file with a timetable, as "lockstep plan" prints it (default: ${DEFAULT_SCHEDULE})`,
     ).argParser(timetable),
     new Option(
       "--attention <way>",

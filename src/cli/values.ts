@@ -98,7 +98,7 @@ export function timetable(text: string): string {
     return readFileSync(text, "utf8");
   } catch {
     throw new InvalidArgumentError(
-      `It must be one of ${SCHEDULES.join(", ")} (interleaved-3 for three stages a worker), or a file with a timetable.`,
+      `It must be one of ${SCHEDULES.join(", ")} (interleaved-3 for three stages a worker, zb-h1+2 for workers that are two micro-batches further ahead), or a file with a timetable.`,
     );
   }
 }

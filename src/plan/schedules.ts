@@ -13,8 +13,11 @@ import {
 } from "./timetable.ts";
 
 export const SCHEDULES = ["1f1b", "gpipe", "zb-h1", "interleaved", "zb-v"] as const;
-/** `interleaved-3` has three stages on each rank; `interleaved` has two. */
-export type ScheduleName = (typeof SCHEDULES)[number] | `interleaved-${number}`;
+/**
+ * `interleaved-3` has three stages on each rank; `interleaved` has two. In `zb-h1+2` ranks are two
+ * micro-batches further ahead than in `zb-h1`.
+ */
+export type ScheduleName = (typeof SCHEDULES)[number] | `interleaved-${number}` | `zb-h1+${number}`;
 /** It takes the memory of `1f1b` in the rank that has most, and waits least of one stage a rank. */
 export const DEFAULT_SCHEDULE: ScheduleName = "zb-h1";
 
@@ -26,18 +29,23 @@ export const DEFAULT_SCHEDULE: ScheduleName = "zb-h1";
  * - `zb-h1`: as `1f1b`, but stage s computes its W s micro-batches later, so that the stage before
  *   has its gradients sooner (Qi et al., "Zero Bubble Pipeline Parallelism", 2023). One micro-batch
  *   more is in memory. No stage comes before stage 0, whose backward part stays whole.
+ * - `zb-h1+n`: ranks are n forward parts further ahead of their backward parts, and W comes n - 1
+ *   micro-batches later. A rank that is slow for a moment then makes nobody wait, for up to
+ *   2n - 1 micro-batches more in memory (docs/lab.md).
  * - `interleaved`: `1f1b` with several stages on each rank.
  * - `zb-v`: two stages on each rank, along a V, with backward parts in two.
  */
 export function timetableOf(name: ScheduleName, size: TimetableSize): Timetable {
   if (name === "zb-v") return alongV(size);
-  if (name === "1f1b" || name === "gpipe" || name === "zb-h1") return oneStageEach(name, size);
-  return interleaved(size, Number(/\d+$/.exec(name)?.[0] ?? 2));
+  const number = /\d+$/.exec(name.replace("zb-h1", ""))?.[0];
+  if (name.startsWith("interleaved")) return interleaved(size, Number(number ?? 2));
+  return oneStageEach(name, size, Number(number ?? 0));
 }
 
 export function isSchedule(name: string): name is ScheduleName {
   return (
-    (SCHEDULES as readonly string[]).includes(name) || /^interleaved-([2-9]|[1-9]\d)$/.test(name)
+    (SCHEDULES as readonly string[]).includes(name) ||
+    /^(interleaved-([2-9]|[1-9]\d)|zb-h1\+[1-9]\d?)$/.test(name)
   );
 }
 
@@ -70,13 +78,18 @@ export function stageRanks(schedule: string, ranks: number): readonly number[] {
   return ranksOfStages(readTimetable(schedule, { ranks, microBatches: 1 }), ranks);
 }
 
+/** @param slack the forward parts by which ranks are further ahead than they have to be */
 function oneStageEach(
-  name: "1f1b" | "gpipe" | "zb-h1",
+  name: ScheduleName,
   { ranks, microBatches }: TimetableSize,
+  slack: number,
 ): Timetable {
   return Array.from({ length: ranks }, (_, stage) => {
-    const ahead = name === "gpipe" ? microBatches : Math.min(microBatches, ranks - stage);
-    const delay = name === "zb-h1" && stage > 0 ? stage : undefined;
+    // The last stage has its backward part ready at once.
+    const further = ranks - stage + (stage < ranks - 1 ? slack : 0);
+    const ahead = name === "gpipe" ? microBatches : Math.min(microBatches, further);
+    const isSplit = name.startsWith("zb-h1") && stage > 0;
+    const delay = isSplit ? stage + Math.max(0, slack - 1) : undefined;
     const line = new Line(microBatches);
     for (let at = 0; at < microBatches + ahead - 1 + (delay ?? 0); at++) {
       line.add(stage, "F");

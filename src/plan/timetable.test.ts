@@ -102,8 +102,28 @@ test("with several stages a rank, the micro-batches in memory are as many as the
   }
 });
 
+test("with slack, ranks wait no longer, keep some micro-batches more, and wait less for slow parts", () => {
+  for (const slack of [1, 2] as const) {
+    for (const ranks of [2, 3, 4]) {
+      const size = { ranks, microBatches: 4 * ranks };
+      const [plain, wide] = [timetableOf("zb-h1", size), timetableOf(`zb-h1+${slack}`, size)];
+      const plannedOf = (timetable: Timetable) => planTimetable(timetable, chain(timetable));
+      assert.ok(idleOf(wide) <= idleOf(plain) + 1e-12);
+      assert.ok(Math.max(...plannedOf(wide).slots) <= ranks + 2 * slack - 1);
+      // Every third part of a rank takes twice as long, at other times on each.
+      const endOf = (timetable: Timetable) => {
+        const seconds = secondsIn(timetable);
+        const slowly = (turn: Turn) =>
+          seconds(turn) * ((turn.microBatch + turn.stage) % 3 === 0 ? 2 : 1);
+        return Math.max(...endsOf(plannedOf(timetable), chain(timetable), slowly).flat());
+      };
+      assert.ok(endOf(wide) <= endOf(plain), `${endOf(wide)} of ${endOf(plain)}`);
+    }
+  }
+});
+
 test("each number of micro-batches has a timetable in which nobody waits for ever", () => {
-  for (const name of [...SCHEDULES, "interleaved-3"] as const) {
+  for (const name of [...SCHEDULES, "interleaved-3", "zb-h1+2"] as const) {
     for (const ranks of [1, 2, 3, 4, 5]) {
       for (let microBatches = 1; microBatches < 12; microBatches++) {
         const size = { ranks, microBatches };
