@@ -44,6 +44,8 @@ const ALONE: readonly Way[] = [
   { parallel: { tensor: 4 } },
   { parallel: { context: 2 }, inProcesses: true },
   { parallel: { context: 4 } },
+  { parallel: { context: 2 }, attention: "ring" },
+  { parallel: { context: 4 }, attention: "ring" },
   { parallel: { expert: 2 } },
   { parallel: { expert: 4 } },
 ];
@@ -87,6 +89,8 @@ const COMBINED: readonly Way[] = [
   { parallel: { tensor: 2 }, ...away },
   { parallel: { data: 2, context: 2 } },
   { parallel: { data: 2, context: 2 }, zero: 1 },
+  { parallel: { data: 2, context: 2, tensor: 2 }, attention: "ring" },
+  { parallel: { shard: 2, pipeline: 2, context: 2 }, attention: "ring" },
   { parallel: { data: 2, context: 2 }, zero: 2 },
   { parallel: { shard: 2, context: 2 }, zero: 1 },
   { parallel: { shard: 2, context: 2 } },
@@ -124,11 +128,12 @@ export const MICRO_BATCHES = 4;
 
 /** In the words of a run: `data 2, tensor 2, zero 1`. */
 export function nameOf({ parallel = {}, ...way }: Way): string {
-  const { zero, timetable, microBatches, recompute, offload } = way;
+  const { zero, timetable, attention, microBatches, recompute, offload } = way;
   const words = [
     ...Object.entries(parallel).map(([axis, own]) => `${axis} ${own}`),
     ...(zero === undefined ? [] : [`zero ${zero}`]),
     ...(timetable === undefined ? [] : [timetable]),
+    ...(attention === undefined ? [] : [attention]),
     ...(recompute === undefined ? [] : ["recompute"]),
     ...(offload === undefined ? [] : ["offload"]),
     ...(microBatches === undefined ? [] : [`${microBatches} micro-batches`]),
@@ -140,13 +145,14 @@ export function nameOf({ parallel = {}, ...way }: Way): string {
  * The way whose bits a way has: with its axes that change the order of additions, and no others. For
  * most it is one process.
  */
-export function rootOf({ parallel = {}, microBatches }: Way): Way {
+export function rootOf({ parallel = {}, attention, microBatches }: Way): Way {
   const kept = ROUNDS.flatMap((axis) => {
     const own = parallel[axis];
     return own === undefined ? [] : [[axis, own] as const];
   });
   return {
     ...(kept.length === 0 ? {} : { parallel: Object.fromEntries(kept) }),
+    ...(attention === undefined ? {} : { attention }),
     ...(microBatches === undefined ? {} : { microBatches }),
   };
 }
