@@ -134,7 +134,7 @@ test("what does not go together is refused before anything starts", () =>
       /is for workers that divide sequences/,
     );
     const staged = ["--workers", "2", "--parallel", "pipeline=2"];
-    await refused([...staged, "--zero", "3"], /does not go together with ZeRO/);
+    await refused([...staged, "--recompute", "1MB"], /go together with a limit for recompute/);
     await refused(
       [...staged, "--timetable", "2f2b"],
       /one of 1f1b, gpipe, zb-h1, interleaved, zb-v .*, or a file/,
