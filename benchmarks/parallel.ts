@@ -12,7 +12,7 @@ import type { ScalingMeasurement, ScalingRequest } from "./scaling-child.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "../..");
 const MICRO_BATCHES = 8;
-const REPEATS = 3;
+const REPEATS = 2;
 const ROUNDS = 5;
 const MODELS: readonly (readonly [name: string, sizes: GptSizes])[] = [
   [
