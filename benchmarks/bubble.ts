@@ -14,14 +14,14 @@ import type { ScalingRequest } from "./scaling-child.ts";
 /** Eight equal layers, and next to nothing in embedding and head. */
 const SIZES: GptSizes = {
   layers: 8,
-  width: 256,
-  heads: 4,
+  width: 384,
+  heads: 6,
   context: 128,
   batch: 8,
   vocabulary: 65,
 };
 const WORKERS = 4;
-const [REPEATS, ROUNDS] = [3, 5];
+const [REPEATS, ROUNDS] = [3, 3];
 /** A fifth of the processor is left to other programs. */
 const SHARE = Math.min(1, (0.8 * availableParallelism()) / WORKERS);
 /** The formulas of the papers (docs/pipeline.md), for parts that take equally long. */

@@ -6,8 +6,11 @@
 import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-/** In microseconds. A part of a step takes several of them. */
-const PERIOD = 5_000;
+/**
+ * In microseconds. Who has used up a share waits for the rest of a period, so it is as short as Linux
+ * lets it be: a share is at least one millisecond.
+ */
+const [LEAST_SHARE, LONGEST_PERIOD] = [1_000, 100_000];
 const FIRST = "/sys/fs/cgroup/cpu";
 const SECOND = "/sys/fs/cgroup";
 
@@ -24,6 +27,7 @@ export interface Quotas {
 export function openQuotas(count: number, cores: number): Quotas | undefined {
   const version = [FIRST, SECOND].find((folder) => isController(folder));
   if (version === undefined) return undefined;
+  const period = Math.min(LONGEST_PERIOD, Math.round(LEAST_SHARE / cores));
   const folders: string[] = [];
   const close = () => {
     for (const folder of folders.splice(0)) rmdirSync(folder);
@@ -33,12 +37,11 @@ export function openQuotas(count: number, cores: number): Quotas | undefined {
       const folder = join(version, `lockstep-bench-${process.pid}-${index}`);
       mkdirSync(folder);
       folders.push(folder);
-      const quota = Math.round(cores * PERIOD);
       if (version === SECOND) {
-        writeFileSync(join(folder, "cpu.max"), `${quota} ${PERIOD}`);
+        writeFileSync(join(folder, "cpu.max"), `${LEAST_SHARE} ${period}`);
       } else {
-        writeFileSync(join(folder, "cpu.cfs_period_us"), String(PERIOD));
-        writeFileSync(join(folder, "cpu.cfs_quota_us"), String(quota));
+        writeFileSync(join(folder, "cpu.cfs_period_us"), String(period));
+        writeFileSync(join(folder, "cpu.cfs_quota_us"), String(LEAST_SHARE));
       }
     }
   } catch {
