@@ -75,7 +75,9 @@ export async function trained(
     await meet();
   };
   const started = from === undefined ? definition : startingAt(definition, from);
-  const making = { steps: steps + 1, classes, optimizer, look, offloadFolder: folder, step: known };
+  // Attention that goes round is another step.
+  const step = setting.attention === undefined ? known : undefined;
+  const making = { steps: steps + 1, classes, optimizer, look, offloadFolder: folder, step };
   const outcomes = await train(started, setting, making);
   const { losses = [], norms, trainer } = outcomes[0] ?? {};
   for (const [rank, other] of outcomes.entries()) {
@@ -83,8 +85,8 @@ export async function trained(
     throw new Error(`rank ${rank} has other losses or norms than rank 0`);
   }
   const divided = trainer?.plan.divided?.tensors.size ?? 0;
-  const step = trainer?.planned.step;
-  return { ...found, losses: losses.slice(0, steps), divided, step };
+  const made = trainer?.planned.step;
+  return { ...found, losses: losses.slice(0, steps), divided, step: made };
 }
 
 /** What is kept of the trainer of the first rank. */
