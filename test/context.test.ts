@@ -52,6 +52,8 @@ const SETTINGS: readonly Setting[] = [
   { parallel: { context: 2, tensor: 2 } },
   { parallel: { data: 2, context: 2, tensor: 2 }, zero: 1 },
   { parallel: { context: 4 }, attention: "ring" },
+  // As after a loss that leaves fewer workers than divide a sequence.
+  { parallel: { data: 2 }, attention: "ring" },
   { parallel: { shard: 2, context: 2 }, attention: "ring" },
 ];
 

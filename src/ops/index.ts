@@ -5,6 +5,7 @@ export { shardAttributes } from "./collective/shared.ts";
 export { addLocalNode, type DividedOver, divisionsOf, reasonOfNever } from "./divide.ts";
 export { sectionedDim } from "./divisions.ts";
 export { flopsOf, flopsOfNode, flopsOfNodes } from "./flops.ts";
+export { remade, writtenAs } from "./remade.ts";
 export { type OperatorName, operators, operatorTable } from "./table.ts";
 export { type Work, workOf } from "./work.ts";
 

@@ -26,7 +26,7 @@ import { expertNames } from "./experts-of.ts";
 import { type Offload, offload } from "./offload.ts";
 import { pipeline } from "./pipeline.ts";
 import { type Recompute, recompute } from "./recompute.ts";
-import { type Attention, checkRings, ringsTold } from "./rings.ts";
+import { type Attention, attentionAsWritten, ringsTold } from "./rings.ts";
 import { checkPipeline, orderOf, type Sizes, statedSizes } from "./sizes.ts";
 import type { Strategy } from "./strategy.ts";
 import { tensor } from "./tensor.ts";
@@ -159,14 +159,13 @@ export function chooseParallel(options: ChooseOptions): Parallel {
   const experts = sizes.expert > 1 ? expertNames(step) : new Set<string>();
   const told = [
     ...devicesTold(step.devices, { ...sizes, experts }),
-    ...ringsTold(step, options.attention),
+    ...ringsTold(step, options.attention, sizeOf("context")),
   ];
   return told.length === 0 ? chosen : { ...chosen, reason: [chosen.reason, ...told].join(" ") };
 }
 
 function choose(options: ChooseOptions): Parallel {
   const topology = regularTopology(options.topology);
-  checkRings(options);
   if (options.parallel !== undefined || options.zero !== undefined) {
     return sharedAs(statedIn(options), options);
   }
@@ -261,7 +260,9 @@ function sharedAs(
   // A pipeline cuts the pass at its blocks itself.
   const again = options.recompute === undefined || isStaged ? [] : [recompute(options.recompute)];
   const away = options.offload === undefined ? [] : [offload(options.offload)];
-  const dividing = [...divided, ...again, ...staged];
+  const isUnused = sizes.context === 1 && options.attention === "ring";
+  const written = isUnused ? [attentionAsWritten()] : [];
+  const dividing = [...written, ...divided, ...again, ...staged];
   const shared = { mesh, topology, stated: options, predicted: undefined, dividing };
   if (axes.length === 0) {
     const own = wide.length === 0 ? "One worker computes the whole step." : reasonOf(wide, sizes);

@@ -4,18 +4,12 @@
  * "Striped Attention", 2023.
  */
 import { LockstepError } from "../errors.ts";
-import {
-  type Graph,
-  type Node,
-  readAttributes,
-  typeOf,
-  type Value,
-  validateGraph,
-} from "../graph/index.ts";
+import { type Graph, type Node, readAttributes, typeOf, validateGraph } from "../graph/index.ts";
 import type { Shard } from "../mesh/index.ts";
-import { builderLike, operators, sectionedDim } from "../ops/index.ts";
-import { forwardNodes, isPiece, type StepGraph } from "../plan/index.ts";
+import { builderLike, operators, remade, sectionedDim, writtenAs } from "../ops/index.ts";
+import { forwardNodes, GRADIENT, isPiece, type StepGraph } from "../plan/index.ts";
 import type { Sequence } from "./sequence.ts";
+import type { Strategy } from "./strategy.ts";
 import type { Axes } from "./workers.ts";
 
 const RINGS = ["lockstep::RingAttention", "lockstep::RingAttentionGradient"] as const;
@@ -26,8 +20,6 @@ interface Stated {
   readonly attention?: Attention | undefined;
   readonly parallel?: Axes | undefined;
 }
-
-type RingOp = (typeof RINGS)[number];
 
 function isRing({ op }: Node): boolean {
   return (RINGS as readonly string[]).includes(op);
@@ -50,9 +42,17 @@ export function checkRings({ attention, parallel }: Stated): void {
   );
 }
 
-/** Sentences about the attention that was found, for a run that asks for rings. */
-export function ringsTold(step: StepGraph, attention: Stated["attention"]): string[] {
+/**
+ * Sentences about the attention that was found, for a run that asks for rings.
+ * @param ranks that divide sequences
+ */
+export function ringsTold(
+  step: StepGraph,
+  attention: Stated["attention"],
+  ranks: number,
+): string[] {
   if (attention !== "ring") return [];
+  if (ranks === 1) return ["No keys and values go round, because no workers divide sequences."];
   const [pass] = step.tasks.filter(isPiece);
   const graph = step.graphs.get(pass?.graph ?? "");
   if (pass === undefined || graph === undefined) return [];
@@ -112,27 +112,18 @@ export function ringCut(graph: Graph, { length, dim }: Sequence, ranks: number):
 export function ringsWrittenOut(graph: Graph): Graph {
   if (!graph.nodes.some(isRing)) return graph;
   const builder = builderLike(graph);
-  const values = new Map<string, Value>();
-  for (const name of graph.inputs) values.set(name, builder.input(name, typeOf(graph, name)));
-  for (const [name, tensor] of graph.constants) {
-    values.set(name, builder.namedConstant(name, tensor));
-  }
-  for (const node of graph.nodes) {
-    const inputs = node.inputs.map((name) => values.get(name));
-    const made = isRing(node)
-      ? builder.within(node.name, () => written(node, inputs))
-      : builder.append(node.op, node.name, inputs, node.attributes, node.outputs);
-    for (const [index, name] of node.outputs.entries()) {
-      if (name !== "") values.set(name, made[index] as Value);
-    }
-  }
-  const own = builder.build(graph.outputs.map((name) => values.get(name) as Value));
-  return validateGraph(own);
+  const wayOf = (node: Node) => (isRing(node) ? writtenAs(builder, node, node.name) : undefined);
+  return validateGraph(remade(graph, builder, wayOf));
+}
 
-  function written(node: Node, inputs: readonly (Value | undefined)[]): readonly Value[] {
-    const definition = operators[node.op as RingOp];
-    const attributes = readAttributes(definition, node.attributes, node.name);
-    const input = (index: number) => inputs[index] as Value;
-    return definition.written?.({ builder, attributes, inputs, input }) ?? [];
-  }
+/** For a step that was built for rings, where no workers divide sequences: after a loss, say. */
+export function attentionAsWritten(): Strategy {
+  return {
+    name: "attention as written",
+    rewrite(step) {
+      const graph = step.graphs.get(GRADIENT);
+      if (graph === undefined) return step;
+      return { ...step, graphs: new Map(step.graphs).set(GRADIENT, ringsWrittenOut(graph)) };
+    },
+  };
 }

@@ -4,7 +4,7 @@
  */
 import { add, reshape, swapLast, where } from "../functional/index.ts";
 import { type Graph, type Node, typeOf, type Value } from "../graph/index.ts";
-import { builderLike } from "../ops/index.ts";
+import { builderLike, remade } from "../ops/index.ts";
 import { type DType, elementCount, normalizeDim, sameShape } from "../tensor/index.ts";
 import { type Made, ofOperator, RING } from "./attention-nodes.ts";
 import type { Mask } from "./hidden-keys.ts";
@@ -151,27 +151,14 @@ function sharedMasks(
 /** The graph in which some values are made in another way. */
 function replaced(graph: Graph, ways: ReadonlyMap<string, Made>): Graph {
   const builder = builderLike(graph);
-  const values = new Map<string, Value>();
-  for (const name of graph.inputs) values.set(name, builder.input(name, typeOf(graph, name)));
-  for (const [name, tensor] of graph.constants) {
-    values.set(name, builder.namedConstant(name, tensor));
-  }
-  for (const node of graph.nodes) {
-    const [output = ""] = node.outputs;
+  return remade(graph, builder, ({ name, outputs: [output = ""] }) => {
     const way = ways.get(output);
-    if (way !== undefined) {
-      const result = builder.within(node.name, () => way((name) => values.get(name) as Value));
-      const [own] = builder.append("Identity", node.name, [result], {}, [output]);
-      values.set(output, own as Value);
-      continue;
-    }
-    const inputs = node.inputs.map((name) => values.get(name));
-    const made = builder.append(node.op, node.name, inputs, node.attributes, node.outputs);
-    for (const [index, name] of node.outputs.entries()) {
-      if (name !== "") values.set(name, made[index] as Value);
-    }
-  }
-  return builder.build(graph.outputs.map((name) => values.get(name) as Value));
+    if (way === undefined) return undefined;
+    return (valueOf) => {
+      const result = builder.within(name, () => way(valueOf));
+      return builder.append("Identity", name, [result], {}, [output]);
+    };
+  });
 }
 
 function ringOf(graph: Graph, whole: Whole, valueOf: (name: string) => Value): Value {
