@@ -9,25 +9,12 @@ import { test } from "node:test";
 import type { RunEvent } from "../src/telemetry/index.ts";
 import { withFolder } from "./support/folder.ts";
 import { type AgentProcess, agentProcess, launch, reportIn, withAgents } from "./support/hosts.ts";
-import { checkpointsOf, WORDS } from "./support/runs.ts";
+import { checkpointsOf, sharedRun, WORDS } from "./support/runs.ts";
 
 const onLinux = process.platform === "linux" ? {} : { skip: "looks at /proc" };
 
-const RUN = `
-import { adamw, defineRun, gpt, text } from "lockstep";
-export default defineRun({
-  model: gpt({ layers: 2, width: 16, heads: 2, context: 16, dropout: 0.1 }),
-  data: text("words.txt", { heldOut: 0.1 }),
-  optimizer: adamw({ learningRate: 1e-2 }),
-  clipNorm: 1, batch: 8, microBatches: 4, steps: 12,
-  evaluate: { every: 5, samples: 10 }, checkpointEvery: 4,
-  sample: { prompt: "the ", tokens: 5 },
-  ...SHARING
-});`;
-
-const runOf = (sharing: object) => RUN.replace("SHARING", JSON.stringify(sharing));
-const staged = runOf({ parallel: { pipeline: 2 } });
-const files = { "words.txt": WORDS, "gpt.ts": runOf({}), "staged.ts": staged };
+const staged = sharedRun({ parallel: { pipeline: 2 } });
+const files = { "words.txt": WORDS, "gpt.ts": sharedRun({}), "staged.ts": staged };
 
 function firstChild({ child }: AgentProcess): number {
   const path = `/proc/${child.pid}/task/${child.pid}/children`;

@@ -13,22 +13,9 @@ import { byteLength } from "../src/tensor/index.ts";
 import { lockstep } from "./cli/support.ts";
 import { withFolder } from "./support/folder.ts";
 import { agentProcess, launch, reportIn, token, withAgents } from "./support/hosts.ts";
-import { checkpointsOf, newestOf, sourceIn, WORDS } from "./support/runs.ts";
+import { checkpointsOf, newestOf, sharedRun, sourceIn, WORDS } from "./support/runs.ts";
 
-const RUN = `
-import { adamw, defineRun, gpt, text } from "lockstep";
-export default defineRun({
-  model: gpt({ layers: 2, width: 16, heads: 2, context: 16, dropout: 0.1 }),
-  data: text("words.txt", { heldOut: 0.1 }),
-  optimizer: adamw({ learningRate: 1e-2 }),
-  clipNorm: 1, batch: 8, microBatches: 4, steps: 12,
-  evaluate: { every: 5, samples: 10 }, checkpointEvery: 4,
-  sample: { prompt: "the ", tokens: 5 },
-  ...SHARING
-});`;
-
-const runOf = (sharing: object) => RUN.replace("SHARING", JSON.stringify(sharing));
-const files = { "words.txt": WORDS, "gpt.ts": runOf({}) };
+const files = { "words.txt": WORDS, "gpt.ts": sharedRun({}) };
 
 /** The words of the command for two hosts. The test of a stop has zero 3 on a worker of each. */
 const SHARINGS: readonly (readonly string[])[] = [
@@ -75,7 +62,7 @@ test("a run sharded over two agents gives the weights, losses and files of one p
   ));
 
 test("a sharded run over two agents that is stopped and resumed gives, and saves, what one process does", () =>
-  withFolder({ ...files, "sharded.ts": runOf({ zero: 3, parallel: { shard: 2 } }) }, (folder) =>
+  withFolder({ ...files, "sharded.ts": sharedRun({ zero: 3, parallel: { shard: 2 } }) }, (folder) =>
     withAgents([folder, folder], async (hosts) => {
       const controller = new AbortController();
       const onEvent = (event: RunEvent) => {
@@ -99,7 +86,7 @@ for (const [buddies, what, told] of [
   ],
 ] as const) {
   test(`a machine of a sharded run is lost, with buddies ${buddies}: ${what}`, () => {
-    const run = runOf({ zero: 3, parallel: { shard: 2 }, buddies });
+    const run = sharedRun({ zero: 3, parallel: { shard: 2 }, buddies });
     return withFolder({ ...files, "sharded.ts": run }, (folder) =>
       withAgents([folder], async ([first = ""]) => {
         const root = folder;

@@ -158,3 +158,20 @@ export function metricsOf(out: string): MetricsLine[] {
   const lines = readFileSync(join(out, "metrics.jsonl"), "utf8").split("\n");
   return lines.slice(0, -1).map((line) => JSON.parse(line) as MetricsLine);
 }
+
+const SHARED_RUN = `
+import { adamw, defineRun, gpt, text } from "lockstep";
+export default defineRun({
+  model: gpt({ layers: 2, width: 16, heads: 2, context: 16, dropout: 0.1 }),
+  data: text("words.txt", { heldOut: 0.1 }),
+  optimizer: adamw({ learningRate: 1e-2 }),
+  clipNorm: 1, batch: 8, microBatches: 4, steps: 12,
+  evaluate: { every: 5, samples: 10 }, checkpointEvery: 4,
+  sample: { prompt: "the ", tokens: 5 },
+  ...SHARING
+});`;
+
+/** A run file of a small GPT with all that a run does. @param sharing options of parallelism */
+export function sharedRun(sharing: object): string {
+  return SHARED_RUN.replace("SHARING", JSON.stringify(sharing));
+}
