@@ -241,7 +241,10 @@ const WEAK_SCALING: readonly Published[] = (
   unit: "TFLOP/s",
 }));
 
-/** Korthikanti et al., 2022, tables 3 and 5: seconds of a step with full recomputation. */
+/**
+ * Korthikanti et al., 2022, tables 3 and 5: seconds of a step with full recomputation. They were
+ * written down from memory, and have still to be compared with the paper.
+ */
 const RECOMPUTED: readonly Published[] = (
   [
     ["22B", [48, 6144, 64], 1, 1, 4, 4, 1.42],

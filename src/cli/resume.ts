@@ -35,8 +35,9 @@ export async function resumeCommand(dir: string, flags: ResumeFlags): Promise<vo
  */
 function recordedBeside(flags: ResumeFlags, recorded: TrainFlags): TrainFlags {
   const anew: string[] = [];
-  if (flags.parallel !== undefined || flags.zero !== undefined)
+  if (flags.parallel !== undefined || flags.zero !== undefined) {
     anew.push("parallel", "zero", "attention");
+  }
   if (flags.workers !== undefined && flags.workers !== recorded.workers) {
     anew.push("parallel", "attention", "minWorkers", "maxWorkers");
   }
