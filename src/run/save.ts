@@ -67,6 +67,10 @@ async function lead(session: Session, loss: number, how: How): Promise<void> {
   const { folder } = options;
   const group = groupOf(session, how);
   const step = trainer.steps;
+  // Workers that come and go save again what is due; what is being written holds nobody up.
+  if (how === "beside" && saver.isWriting(step)) {
+    return tellOthers(group, () => ({ collects: false, waits: false }));
+  }
   const waitedMs = await saver.idle(session.ranks?.group.transport.signal);
   if (how === "beside") tellWait(session, waitedMs);
   if (saver.saved === step) {
@@ -154,7 +158,7 @@ async function follow(session: Session, how: How): Promise<void> {
   }
   const { collects, waits, shard } = order;
   if (collects) await trainer.collect(collectedPath(folder));
-  await saver.idle();
+  if (shard !== undefined || waits) await saver.idle();
   if (shard !== undefined) await writeOwn(session, group.rank, shard);
   if (waits) await group.barrier();
 }

@@ -68,6 +68,11 @@ export class Saver {
     return this.#lost.signal;
   }
 
+  /** Whether a checkpoint of this step is being written, and nobody who writes it may be lost. */
+  isWriting(step: number): boolean {
+    return this.saved === step && this.#writing !== undefined && !this.#lost.signal.aborted;
+  }
+
   /** Ends the wait for other writers: any of them may be lost. */
   lose(reason: unknown): void {
     this.#lost.abort(reason);
