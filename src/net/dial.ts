@@ -54,7 +54,7 @@ function getIn(link: Link, request: DialRequest, reachAt: number): Promise<void>
   return new Promise((resolve, reject) => {
     const fail = (error: Error) => {
       end();
-      link.end();
+      void link.end();
       reject(error);
     };
     const aborted = () => fail(signal.reason as Error);

@@ -13,7 +13,7 @@ export {
 export { FRAME, type Frame, JOINED_BYTES } from "./frame.ts";
 export { checkToken } from "./handshake.ts";
 export { type DialLineOptions, dialLine, Line, type LineHandler, serveLines } from "./line.ts";
-export { type Link, type LinkHandler } from "./link.ts";
+export { LINGER_MS, type Link, type LinkHandler } from "./link.ts";
 export { LINK_FAULTS, type LinkFault, LinkFaults, MOST_FAULT_MS } from "./link-faults.ts";
 export {
   type Admit,
@@ -22,3 +22,4 @@ export {
   type PortRange,
   type TcpListener,
 } from "./listener.ts";
+export { withResolvers } from "./resolvers.ts";

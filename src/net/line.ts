@@ -82,7 +82,7 @@ export class Line {
   /** Sends what waits, then closes. The handler is told. */
   close(): void {
     if (this.#end !== undefined) return;
-    this.#link.end();
+    void this.#link.end();
     this.#gone("it was closed here");
   }
 

@@ -15,6 +15,7 @@ import {
   sealFrame,
 } from "./frame.ts";
 import { keepQueueShort } from "./loopback.ts";
+import { withResolvers } from "./resolvers.ts";
 import type { Seal } from "./seal.ts";
 import { serverOptions, TLS_IDENTITY, TLS_OPTIONS } from "./tls.ts";
 
@@ -53,6 +54,8 @@ const NOTHING = new Uint8Array(0);
  */
 const AHEAD_BYTES = 2 ** 22;
 const STAGING_BYTES = 2 ** 16;
+/** The time for which a link that has sent its last byte waits for the other end to close. */
+export const LINGER_MS = 1000;
 /** Payloads shorter than this do not pay for a read of their own. */
 const DIRECT_BYTES = 2 ** 14;
 
@@ -69,6 +72,8 @@ export class Link {
   readonly #queue: Outgoing[] = [];
   #queuedBytes = 0;
   #isEnding = false;
+  #linger: NodeJS.Timeout | undefined;
+  readonly #closed = withResolvers();
 
   /** @internal Use `Link.dial` or `Link.accept`. */
   constructor(open: (link: Link) => net.Socket) {
@@ -217,7 +222,19 @@ export class Link {
       this.#queuedBytes -= next.payload.byteLength;
       this.#put(sealFrame(next.head, next.payload, this.#seal), next.done);
     }
-    if (this.#isEnding && this.#queue.length === 0) this.#socket.destroySoon();
+    if (this.#isEnding && this.#queue.length === 0) this.#endStream();
+  }
+
+  /**
+   * Closes this end's direction. The system answers bytes that come to a closed socket with a reset,
+   * and then the other end can fail to write before it has read the last frames, which say why. So
+   * the socket stays open until the other end has closed, too.
+   */
+  #endStream(): void {
+    if (this.#socket.writableEnded) return;
+    this.#socket.end(() => {
+      this.#linger = setTimeout(() => this.#socket.destroy(), LINGER_MS).unref();
+    });
   }
 
   #put(pieces: readonly Uint8Array[], done: (() => void) | undefined): void {
@@ -256,10 +273,15 @@ export class Link {
     }
   }
 
-  /** Sends what waits, then closes. */
-  end(): void {
+  /**
+   * Sends what waits, reads nothing more, and closes when the other end has closed, too, at the
+   * latest after `LINGER_MS`. Resolves then.
+   */
+  end(): Promise<void> {
     this.#isEnding = true;
+    this.resume();
     this.#pump();
+    return this.#closed.promise;
   }
 
   destroy(): void {
@@ -271,7 +293,9 @@ export class Link {
     this.#socket.unref();
   }
 
-  readonly #feed = (chunk: Uint8Array): void => this.#reader.feed(chunk);
+  readonly #feed = (chunk: Uint8Array): void => {
+    if (!this.#isEnding) this.#reader.feed(chunk);
+  };
 
   #listen(): void {
     this.#socket.on("error", (error: NodeJS.ErrnoException) =>
@@ -288,12 +312,14 @@ export class Link {
   };
 
   #target(): Uint8Array {
+    if (this.#isEnding) return this.#staging;
     const direct = this.#reader.direct;
     if (direct !== undefined && direct.byteLength >= DIRECT_BYTES) return direct;
     return this.#staging.subarray(0, this.#reader.between);
   }
 
   #read(count: number, buffer: Uint8Array): boolean {
+    if (this.#isEnding) return true;
     if (buffer.buffer === this.#staging.buffer) this.#reader.feed(buffer.subarray(0, count));
     else this.#reader.advance(count);
     return !this.#paused;
@@ -305,7 +331,9 @@ export class Link {
     this.#isBroken = isBroken;
     this.#queue.length = 0;
     this.#queuedBytes = 0;
+    clearTimeout(this.#linger);
     this.#socket.destroy();
+    this.#closed.resolve();
     this.#handler?.closed(why, isBroken);
   }
 }

@@ -178,7 +178,7 @@ export class TcpListener {
       return;
     }
     link.write({ type: FRAME.refusal }, Buffer.from(refusal.slice(0, 1000)));
-    link.end();
+    void link.end();
   }
 }
 

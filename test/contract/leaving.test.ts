@@ -3,10 +3,15 @@
  * has lost it.
  */
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { test } from "node:test";
+import { fileURLToPath } from "node:url";
 import { LockstepError } from "../../src/errors.ts";
 import { listenTcp } from "../../src/net/index.ts";
 import { joinSharedMemory, joinTcp, type Transport } from "../../src/transport/index.ts";
+import type { RankTask } from "./child-rank.ts";
+import { freePorts } from "./ranks.ts";
 
 const SIZE = 3;
 /** Enough turns for every transport to look at its peers several times. */
@@ -53,6 +58,34 @@ for (const [name, join] of Object.entries(JOINS)) {
     }
   });
 }
+
+test("tcp: a rank that aborts and ends is heard by one that writes to it before it reads", async () => {
+  const [name, token] = [`leaving-${process.pid}`, "a secret of tests"];
+  const listener = await listenTcp({ host: "127.0.0.1", token });
+  const [port = 0] = await freePorts("127.0.0.1", 1);
+  const addresses = [listener.address, `127.0.0.1:${port}`];
+  const group = { transport: "tcp", rank: 1, size: 2, name, addresses, token } as const;
+  const fault = { rank: 1, call: 1, do: "abort" } as const;
+  const collective = "all-gather by messages";
+  const task: RankTask = { ...group, task: "loop", collective, fault };
+  const child = fileURLToPath(new URL("./child-rank.js", import.meta.url));
+  const started = spawn(process.execPath, [child, JSON.stringify(task)], { stdio: "ignore" });
+  const ended = once(started, "close");
+  const transport = await joinTcp({ listener, addresses, rank: 0, size: 2, group: name });
+  listener.close();
+  // Nothing is read meanwhile, as in a long computation.
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 700);
+  const byte = new Uint8Array(1);
+  await assert.rejects(
+    async () => {
+      for (let times = 0; times < 5; times++) await transport.send(1, byte);
+      await transport.receive(1, byte);
+    },
+    { code: "ABORTED" },
+  );
+  await transport.close();
+  await ended;
+});
 
 function isLost(error: unknown): boolean {
   return error instanceof LockstepError && error.code === "PEER_LOST" && error.fields["peer"] === 2;

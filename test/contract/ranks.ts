@@ -59,7 +59,8 @@ export async function runRanks(options: RanksOptions): Promise<(RankResult | und
   });
 }
 
-async function freePorts(host: string, count: number): Promise<number[]> {
+/** Ports at which nothing listens. */
+export async function freePorts(host: string, count: number): Promise<number[]> {
   const servers = await Promise.all(
     Array.from(
       { length: count },

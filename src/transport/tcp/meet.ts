@@ -4,9 +4,14 @@
  */
 
 import type { Admit, TcpListener } from "../../net/index.ts";
-import { deadlinePassed, dialPeer, type Fate, parseAddress } from "../../net/index.ts";
+import {
+  deadlinePassed,
+  dialPeer,
+  type Fate,
+  parseAddress,
+  withResolvers,
+} from "../../net/index.ts";
 import type { Peer } from "./peer.ts";
-import { withResolvers } from "./resolvers.ts";
 
 export interface Meeting {
   readonly rank: number;

@@ -180,8 +180,9 @@ export class Peer {
     }
   }
 
-  end(): void {
-    for (const link of [...this.inbound, ...this.outbound]) link.end();
+  /** Ends all streams; resolves when they are closed. */
+  async end(): Promise<void> {
+    await Promise.all([...this.inbound, ...this.outbound].map((link) => link.end()));
   }
 
   destroy(): void {

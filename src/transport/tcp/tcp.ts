@@ -10,10 +10,12 @@ import {
   errorOf,
   Fate,
   FRAME,
+  LINGER_MS,
   peerLost,
   protocolError,
   readReport,
   reportOf,
+  withResolvers,
 } from "../../net/index.ts";
 import { disseminationBarrier } from "../dissemination.ts";
 import { eachAlone, MessageSubgroup, SubgroupCounter } from "../subgroup.ts";
@@ -203,11 +205,23 @@ class TcpTransport implements Transport {
     this.#options.signal?.removeEventListener("abort", this.#onAbort);
     const failed = this.#fate.error !== undefined;
     this.#end(new LockstepError("ABORTED", "This rank has left the group."));
-    if (failed) return;
-    for (const peer of this.#peers.values()) {
-      peer.tell(FRAME.bye);
-      peer.end();
+    if (!failed) {
+      for (const peer of this.#peers.values()) peer.tell(FRAME.bye);
     }
+    await this.#heardOut();
+  }
+
+  /**
+   * Waits until the others have read what this rank told them, because the process may end
+   * afterwards. A rank that is lost reads nothing.
+   */
+  async #heardOut(): Promise<void> {
+    const lost = this.#fate.error?.fields["peer"];
+    const others = [...this.#peers].filter(([rank]) => rank !== lost);
+    const { promise: late, resolve: giveUp } = withResolvers();
+    const timer = setTimeout(giveUp, LINGER_MS);
+    await Promise.race([Promise.all(others.map(([, peer]) => peer.end())), late]);
+    clearTimeout(timer);
   }
 
   /**
@@ -283,7 +297,7 @@ class TcpTransport implements Transport {
     for (const { reject } of this.#pending) reject(error);
     this.#pending.clear();
     if (this.#closed) return;
-    for (const peer of this.#peers.values()) peer.end();
+    for (const peer of this.#peers.values()) void peer.end();
   }
 }
 
