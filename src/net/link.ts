@@ -6,15 +6,9 @@ import net from "node:net";
 import tls from "node:tls";
 import { type Address, addressError } from "./address.ts";
 import type { Side } from "./exchange.ts";
-import {
-  type Frame,
-  type FrameHandler,
-  FrameReader,
-  type Head,
-  JOINED_BYTES,
-  sealFrame,
-} from "./frame.ts";
+import { type Frame, type FrameHandler, FrameReader, type Head } from "./frame.ts";
 import { keepQueueShort } from "./loopback.ts";
+import { Outbox } from "./outbox.ts";
 import { withResolvers } from "./resolvers.ts";
 import type { Seal } from "./seal.ts";
 import { serverOptions, TLS_IDENTITY, TLS_OPTIONS } from "./tls.ts";
@@ -41,18 +35,7 @@ export interface DialOptions {
   readonly signal: AbortSignal;
 }
 
-interface Outgoing {
-  readonly head: Head;
-  readonly payload: Uint8Array;
-  readonly done: (() => void) | undefined;
-}
-
 const NOTHING = new Uint8Array(0);
-/**
- * The bytes that are given to the socket ahead. Later bytes are sealed when it is their turn, while
- * these are sent.
- */
-const AHEAD_BYTES = 2 ** 22;
 const STAGING_BYTES = 2 ** 16;
 /** The time for which a link that has sent its last byte waits for the other end to close. */
 export const LINGER_MS = 1000;
@@ -68,9 +51,7 @@ export class Link {
   #isBroken = false;
   #paused = false;
   #isCut = false;
-  #seal: Seal | undefined;
-  readonly #queue: Outgoing[] = [];
-  #queuedBytes = 0;
+  readonly #outbox = new Outbox(() => this.#socket);
   #isEnding = false;
   #linger: NodeJS.Timeout | undefined;
   readonly #closed = withResolvers();
@@ -151,7 +132,7 @@ export class Link {
 
   /** Seals every frame from now on, and accepts only frames that are sealed likewise. */
   seal(out: Seal, into: Seal): void {
-    this.#seal = out;
+    this.#outbox.seal = out;
     this.#reader.seal = into;
   }
 
@@ -195,7 +176,7 @@ export class Link {
 
   /** The bytes that wait to be sent. */
   get backlog(): number {
-    return this.#socket.writableLength + this.#queuedBytes;
+    return this.#outbox.backlog;
   }
 
   /**
@@ -204,52 +185,7 @@ export class Link {
    * `done` is never called.
    */
   write(head: Head, payload: Uint8Array = NOTHING, done?: () => void): void {
-    if (this.#why !== undefined || this.#isEnding) return;
-    const isShort = payload.byteLength <= JOINED_BYTES;
-    if (isShort && this.#queue.length === 0) {
-      this.#put(sealFrame(head, payload, this.#seal), done);
-      return;
-    }
-    this.#queue.push({ head, payload: isShort ? payload.slice() : payload, done });
-    this.#queuedBytes += payload.byteLength;
-    this.#pump();
-  }
-
-  #pump(): void {
-    while (this.#why === undefined && this.#socket.writableLength < AHEAD_BYTES) {
-      const next = this.#queue.shift();
-      if (next === undefined) break;
-      this.#queuedBytes -= next.payload.byteLength;
-      this.#put(sealFrame(next.head, next.payload, this.#seal), next.done);
-    }
-    if (this.#isEnding && this.#queue.length === 0) this.#endStream();
-  }
-
-  /**
-   * Closes this end's direction. The system answers bytes that come to a closed socket with a reset,
-   * and then the other end can fail to write before it has read the last frames, which say why. So
-   * the socket stays open until the other end has closed, too.
-   */
-  #endStream(): void {
-    if (this.#socket.writableEnded) return;
-    this.#socket.end(() => {
-      this.#linger = setTimeout(() => this.#socket.destroy(), LINGER_MS).unref();
-    });
-  }
-
-  #put(pieces: readonly Uint8Array[], done: (() => void) | undefined): void {
-    const last = pieces.length - 1;
-    if (last > 0) this.#socket.cork();
-    for (const [index, piece] of pieces.entries()) {
-      if (index < last) this.#socket.write(piece);
-      else this.#socket.write(piece, (error) => (error ? undefined : this.#written(done)));
-    }
-    if (last > 0) this.#socket.uncork();
-  }
-
-  #written(done: (() => void) | undefined): void {
-    done?.();
-    if (this.#queue.length > 0) this.#pump();
+    if (this.#why === undefined) this.#outbox.write(head, payload, done);
   }
 
   pause(): void {
@@ -275,12 +211,18 @@ export class Link {
 
   /**
    * Sends what waits, reads nothing more, and closes when the other end has closed, too, at the
-   * latest after `LINGER_MS`. Resolves then.
+   * latest after `LINGER_MS`. Resolves then. The system answers bytes that come to a closed socket
+   * with a reset, and then the other end can fail to write before it has read the last frames, which
+   * say why.
    */
   end(): Promise<void> {
     this.#isEnding = true;
     this.resume();
-    this.#pump();
+    this.#outbox.end(() =>
+      this.#socket.end(() => {
+        this.#linger = setTimeout(() => this.#socket.destroy(), LINGER_MS).unref();
+      }),
+    );
     return this.#closed.promise;
   }
 
@@ -329,8 +271,7 @@ export class Link {
     if (this.#why !== undefined) return;
     this.#why = why;
     this.#isBroken = isBroken;
-    this.#queue.length = 0;
-    this.#queuedBytes = 0;
+    this.#outbox.clear();
     clearTimeout(this.#linger);
     this.#socket.destroy();
     this.#closed.resolve();
