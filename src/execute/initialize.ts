@@ -9,7 +9,6 @@ import {
   type Initializer,
   type InitialPiece,
   initialValue,
-  type PieceGraphs,
 } from "../nn/index.ts";
 import {
   byteLength,
@@ -49,7 +48,6 @@ export async function initialize(
   tensors: readonly Initialized[],
   seed: number,
 ): Promise<void> {
-  const graphs: PieceGraphs = new Map();
   const compiled = new Map<InitialPiece["graph"], Promise<Executable>>();
   const executableOf = (graph: InitialPiece["graph"]): Promise<Executable> => {
     const compiling = compiled.get(graph) ?? device.compile(graph, { threads: 1 });
@@ -57,7 +55,7 @@ export async function initialize(
     return compiling;
   };
   const makeOne = async (item: Initialized): Promise<void> => {
-    const value = initialValue(item, seed, graphs);
+    const value = initialValue(item, seed);
     if (value.kind === "tensor") {
       checkType(item, value.tensor);
       const bytes = bytesPerElement(item.type.dtype);

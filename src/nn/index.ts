@@ -6,7 +6,6 @@ export {
   type InitialValue,
   initialKey,
   initialValue,
-  type PieceGraphs,
 } from "./initialize.ts";
 export { fanIn, glorotUniform, heNormal, normal, ones, uniform, zeros } from "./initializers.ts";
 export { type Activation, activate } from "./layers/activation.ts";

@@ -35,25 +35,27 @@ export interface ElementRange {
  */
 const PIECE = 2 ** 16;
 
-/** Graphs that were made already, by all that they depend on. */
-export type PieceGraphs = Map<string, Graph>;
+/**
+ * Graphs that were made already, by all that they depend on: equal layers share them, and so do the
+ * models of a process.
+ */
+const graphs = new Map<string, Graph>();
+const MOST_GRAPHS = 256;
 
 /**
  * Makes the initial value of a parameter or state. The graphs depend on type and initializer only.
- * @param graphs those of other tensors, which equal layers share; new ones are added
  */
 export function initialValue(
   { name, type, initializer }: { name: string; type: TensorType; initializer: Initializer },
   seed: number,
-  graphs: PieceGraphs = new Map(),
 ): InitialValue {
   if (initializer.kind === "tensor") return { kind: "tensor", tensor: initializer.tensor };
   const key = tensorFrom("int32", [1], [initialKey(seed, name)]);
   const count = elementCount(type.shape);
   const pieces =
     initializer.kind === "normal"
-      ? normalValue(initializer, type, { count, key, graphs })
-      : evenValue(initializer, type, { count, key, graphs });
+      ? normalValue(initializer, type, { count, key })
+      : evenValue(initializer, type, { count, key });
   return { kind: "pieces", pieces };
 }
 
@@ -62,7 +64,6 @@ interface Making {
   /** Of elements. */
   readonly count: number;
   readonly key: Tensor;
-  readonly graphs: PieceGraphs;
 }
 
 type Kind<K extends Initializer["kind"]> = Extract<Initializer, { kind: K }>;
@@ -71,13 +72,13 @@ type Kind<K extends Initializer["kind"]> = Extract<Initializer, { kind: K }>;
 function normalValue(
   initializer: Kind<"normal">,
   { dtype }: TensorType,
-  { count, key, graphs }: Making,
+  { count, key }: Making,
 ): InitialPiece[] {
   const pairs = pairsOf(count);
   const options = { ...initializer, dtype };
   const { standardDeviation, mean } = initializer;
   const numbers = [standardDeviation, mean ?? 0];
-  const graphOf = cached(graphs, `normal ${dtype}`, numbers, (size = 0, short = 0) => {
+  const graphOf = cached(`normal ${dtype}`, numbers, (size = 0, short = 0) => {
     const builder = newBuilder("initial normal");
     const [drawn, from, behind] = (["key", "from", "behind"] as const).map((input) =>
       builder.input(input, INDEX),
@@ -98,12 +99,12 @@ function normalValue(
 function evenValue(
   initializer: Kind<"zeros" | "ones" | "constant" | "uniform">,
   { dtype }: TensorType,
-  { count, key, graphs }: Making,
+  { count, key }: Making,
 ): InitialPiece[] {
   const { kind } = initializer;
   const numbers =
     kind === "uniform" ? [initializer.low, initializer.high] : [constantOf(initializer)];
-  const graphOf = cached(graphs, `${kind} ${dtype}`, numbers, (size = 0) => {
+  const graphOf = cached(`${kind} ${dtype}`, numbers, (size = 0) => {
     const builder = newBuilder(`initial ${initializer.kind}`);
     if (initializer.kind !== "uniform") {
       return builder.build([full(builder, dtype, [size], constantOf(initializer))]);
@@ -139,7 +140,6 @@ function rangesOf(count: number): ElementRange[] {
 
 /** Makes a graph once for each size of a piece. `numbers`: what else it depends on. */
 function cached(
-  graphs: PieceGraphs,
   what: string,
   numbers: readonly number[],
   make: (...sizes: number[]) => Graph,
@@ -147,7 +147,10 @@ function cached(
   const words = numbers.map((number) => (Object.is(number, -0) ? "-0" : String(number)));
   return (...sizes) => {
     const name = [what, ...words, ...sizes].join(" ");
-    const graph = graphs.get(name) ?? make(...sizes);
+    const known = graphs.get(name);
+    if (known !== undefined) return known;
+    const graph = make(...sizes);
+    if (graphs.size >= MOST_GRAPHS) graphs.clear();
     graphs.set(name, graph);
     return graph;
   };

@@ -65,8 +65,8 @@ export function context({ axis = "context", speed = SPEED }: ContextOptions = {}
       }
       const graph = step.graphs.get(pass.graph) as Graph;
       const summed = withSums(step, pass, axis);
-      const ways = waysOf({ step: summed, sequence, axis, ranks, speed }, graph);
-      const divided = dividePass(graph, ways);
+      const ways = waysOf({ step: summed, sequence, axis, ranks }, graph);
+      const divided = dividePass(graph, speed, ways);
       const local = ringsWrittenOut(divided.graph);
       if (divided.shared < LEAST_SHARED) {
         throw noSequence(
@@ -86,11 +86,10 @@ interface Over {
   readonly sequence: Sequence;
   readonly axis: string;
   readonly ranks: number;
-  readonly speed: RankSpeed;
 }
 
 /** One way for each way to cut the sequences. */
-function waysOf({ step, sequence, axis, ranks, speed }: Over, graph: Graph): SolveOptions[] {
+function waysOf({ step, sequence, axis, ranks }: Over, graph: Graph): SolveOptions[] {
   const [pass] = step.tasks.filter(isPiece) as [ComputeTask];
   const outputs = new Map(
     graph.outputs.map((name, index) => {
@@ -119,7 +118,7 @@ function waysOf({ step, sequence, axis, ranks, speed }: Over, graph: Graph): Sol
       isOfGraph(node, division) &&
       !(forward.has(node) && isProductOfTerms(graph, node, division)) &&
       !node.inputs.some((name, at) => isOther(name, division.inputs[at]));
-    return { over, inputs, outputs, speed, divided, views: viewsOf(graph, divided), allows };
+    return { over, inputs, outputs, divided, views: viewsOf(graph, divided), allows };
   });
 }
 

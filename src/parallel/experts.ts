@@ -79,8 +79,8 @@ function dividedOver(step: StepGraph, pass: ComputeTask, { axis, ranks, speed }:
     [...found.counts.keys()].map((name) => [valueOfInput(step, pass, name), FIRST] as const),
   );
   const own = withSums({ ...step, values: placedValues(step, placed, axis) }, pass, axis);
-  const ways = wayOf(own, graph, found, { over: { axis, ranks, proportions: [[1]] }, speed });
-  return { own, divided: dividePass(graph, [ways]) };
+  const ways = wayOf(own, graph, found, { axis, ranks, proportions: [[1]] });
+  return { own, divided: dividePass(graph, speed, [ways]) };
 }
 
 function checkExperts(
@@ -121,12 +121,7 @@ function checkExperts(
   }
 }
 
-interface Over {
-  readonly over: DividedOver;
-  readonly speed: RankSpeed;
-}
-
-function wayOf(step: StepGraph, graph: Graph, found: Experts, { over, speed }: Over): SolveOptions {
+function wayOf(step: StepGraph, graph: Graph, found: Experts, over: DividedOver): SolveOptions {
   const [pass] = step.tasks.filter(isPiece) as [ComputeTask];
   const outputs = new Map(
     graph.outputs.map((name, index) => {
@@ -145,5 +140,5 @@ function wayOf(step: StepGraph, graph: Graph, found: Experts, { over, speed }: O
   const allows = (node: Node, { inputs: read }: Division) =>
     node.inputs.every((name, at) => !found.held.has(name) || isSamePlacement(read[at], FIRST)) &&
     node.inputs.every((name, at) => !divided.has(name) || isSamePlacement(read[at], FIRST));
-  return { over, inputs, outputs, speed, divided, views: viewsOf(graph, divided), allows };
+  return { over, inputs, outputs, divided, views: viewsOf(graph, divided), allows };
 }

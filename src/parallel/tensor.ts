@@ -92,14 +92,14 @@ interface Over {
 function divided(step: StepGraph, pass: ComputeTask, of: Over): DividedPass {
   const whole = step.graphs.get(pass.graph) as Graph;
   const options = optionsOf(step, pass, whole, of);
-  return dividePass(whole, tiedChoices(step, pass, whole, options));
+  return dividePass(whole, of.speed, tiedChoices(step, pass, whole, options));
 }
 
 function optionsOf(
   step: StepGraph,
   pass: ComputeTask,
   graph: Graph,
-  { axis, ranks, speed }: Over,
+  { axis, ranks }: Over,
 ): SolveOptions {
   const given = cutsIn(step.devices, ranks);
   const proportions = [...proportionsIn(graph), ...proportionsOf(given?.on.values() ?? [])];
@@ -125,7 +125,7 @@ function optionsOf(
       return [name, wish] as const;
     }),
   );
-  return { over, inputs, outputs, speed };
+  return { over, inputs, outputs };
 }
 
 /** The proportions of sections that are given. */

@@ -5,6 +5,7 @@ import { DEFAULT_FLOPS } from "../cost.ts";
 import type { RankSpeed } from "./costs.ts";
 import { type GraphDivision, localize } from "./localize.ts";
 import { type SolveOptions, solve } from "./solve.ts";
+import { Work } from "./work.ts";
 
 /** What a rank is taken to do, where nothing was measured; an exchange was (docs/lab.md). */
 export const SPEED: RankSpeed = {
@@ -28,11 +29,16 @@ const known = new Map<string, DividedPass>();
 const MOST_KNOWN = 8;
 
 /** @param ways of which the one that takes the least time is chosen; there is one at least */
-export function dividePass(graph: Graph, ways: readonly SolveOptions[]): DividedPass {
-  const key = JSON.stringify([hashGraph(graph), ways.map(textOf)]);
+export function dividePass(
+  graph: Graph,
+  speed: RankSpeed,
+  ways: readonly SolveOptions[],
+): DividedPass {
+  const key = JSON.stringify([hashGraph(graph), speed, ways.map(textOf)]);
   const found = known.get(key);
   if (found !== undefined) return found;
-  const solutions = ways.map((own) => solve(graph, own));
+  const work = new Work(graph, speed);
+  const solutions = ways.map((own) => solve(work, own));
   const best = solutions.reduce((one, other) => (other.seconds < one.seconds ? other : one));
   const { division, shared } = best;
   const made = { of: graph, graph: localize(graph, division), division, shared };
@@ -49,6 +55,6 @@ export function divisionIn(graph: Graph, { of, division }: DividedPass): GraphDi
   return { ...division, nodes: new Map(nodes) };
 }
 
-function textOf({ inputs, outputs, divided, over, speed, beam }: SolveOptions) {
-  return [[...inputs], [...outputs], [...(divided ?? [])], over, speed, beam];
+function textOf({ inputs, outputs, divided, over, beam }: SolveOptions) {
+  return [[...inputs], [...outputs], [...(divided ?? [])], over, beam];
 }

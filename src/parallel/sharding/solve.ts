@@ -7,12 +7,13 @@
 import { assert } from "../../errors.ts";
 import { type Division, type Graph, type Node, typeOf } from "../../graph/index.ts";
 import { type AxisPlacement, isSamePlacement, isShard } from "../../mesh/index.ts";
-import { type DividedOver, divisionsOf, flopsOfNode } from "../../ops/index.ts";
+import type { DividedOver } from "../../ops/index.ts";
 import { isFloat } from "../../tensor/index.ts";
-import { type RankSpeed, secondsOfConversion, secondsOfNode } from "./costs.ts";
+import { secondsOfConversion } from "./costs.ts";
 import { nodesBehind } from "./follow.ts";
 import type { GraphDivision } from "./localize.ts";
-import { Placements, type Slots, Values } from "./values.ts";
+import { Placements, type Slots } from "./values.ts";
+import type { Work } from "./work.ts";
 
 type On = AxisPlacement | undefined;
 
@@ -29,7 +30,6 @@ export interface SolveOptions {
   readonly inputs: ReadonlyMap<string, readonly Choice[]>;
   /** How outputs are to be held: as stated, or as an input is. Default: replicated. */
   readonly outputs: ReadonlyMap<string, { readonly on: On } | { readonly like: string }>;
-  readonly speed: RankSpeed;
   /** Inputs with which all work is to be divided, whatever time that takes. Default: none. */
   readonly divided?: ReadonlySet<string>;
   /** Values of which every rank can make the whole again, and the nodes that make them. */
@@ -88,29 +88,28 @@ interface Move {
   readonly seconds: number;
 }
 
-export function solve(graph: Graph, options: SolveOptions): Solution {
-  return new Search(graph, options).run();
+export function solve(work: Work, options: SolveOptions): Solution {
+  return new Search(work, options).run();
 }
 
 class Search {
+  readonly #work: Work;
   readonly #graph: Graph;
   readonly #options: SolveOptions;
-  readonly #nodes: readonly Node[];
-  readonly #values: Values;
   readonly #lists = new Placements();
-  readonly #scratch: Uint16Array;
+  /** Arrays for what states hold: those of the states of one node are written again two nodes on. */
+  readonly #arrays: readonly [Uint16Array[], Uint16Array[]] = [[], []];
   readonly #outputs: ReadonlySet<string>;
   /** Nodes that need inputs whose work is to be divided. */
   readonly #toDivide: ReadonlySet<Node>;
   /** What these nodes make, but for whole numbers, of which all ranks may have all. */
   readonly #brought: ReadonlySet<string>;
 
-  constructor(graph: Graph, options: SolveOptions) {
+  constructor(work: Work, options: SolveOptions) {
+    const { graph } = work;
+    this.#work = work;
     this.#graph = graph;
     this.#options = options;
-    this.#nodes = justInTime(graph);
-    this.#values = new Values(graph, this.#nodes);
-    this.#scratch = new Uint16Array(this.#values.count);
     this.#outputs = new Set(graph.outputs);
     this.#toDivide = nodesBehind(graph, options.divided ?? new Set());
     const made = [...this.#toDivide].flatMap(({ outputs }) => outputs);
@@ -121,19 +120,22 @@ class Search {
 
   run(): Solution {
     const { beam = BEAM } = this.#options;
-    const held = new Uint16Array(this.#values.count);
-    for (const slot of this.#values.constants) held[slot] = this.#lists.with(0, undefined);
+    const { nodes, values } = this.#work;
+    const held = new Uint16Array(values.count);
+    for (const slot of values.constants) held[slot] = this.#lists.with(0, undefined);
     let states: State[] = [{ seconds: 0, held, inputs: new Map(), decided: undefined }];
-    for (const [index, node] of this.#nodes.entries()) {
-      const slots = this.#values.slots[index] as Slots;
+    for (const [index, node] of nodes.entries()) {
+      const slots = values.slots[index] as Slots;
       const moves = this.#moves(node, slots, states);
       moves.sort((a, b) => a.seconds - b.seconds);
+      const arrays = this.#arrays[index % 2] as Uint16Array[];
       const kept = new Map<string, State>();
       for (const move of moves) {
         if (kept.size >= beam) break;
-        const held = this.#heldAfter(move, node, slots);
-        const key = String.fromCharCode(...slots.soon.map((slot) => held[slot] as number));
-        if (!kept.has(key)) kept.set(key, this.#after(move, node, held.slice()));
+        const held = (arrays[kept.size] ??= new Uint16Array(values.count));
+        this.#holdAfter(move, node, slots, held);
+        const key = keyOf(held, slots.soon);
+        if (!kept.has(key)) kept.set(key, this.#after(move, node, held));
       }
       states = [...kept.values()];
       assert(states.length > 0, `"${node.name}" can be computed whole by every rank`);
@@ -153,13 +155,11 @@ class Search {
     }
     const lists = [...alike.values()].flatMap((own) => own.lists);
     const over = { ...this.#options.over, proportions: this.#proportionsIn(lists) };
-    const { speed, allows = () => true } = this.#options;
-    return divisionsOf(this.#graph, node, over).flatMap((division, way): Move[] => {
+    const { allows = () => true } = this.#options;
+    return this.#work.divisionsOf(node, over).flatMap(({ division, seconds }, way): Move[] => {
       if (way > 0 && !allows(node, division)) return [];
       const repeated = this.#toDivide.has(node) && division.outputs.every((on) => !on);
-      const own =
-        secondsOfNode(this.#graph, node, division, over.ranks, speed) +
-        (repeated ? flopsOfNode(this.#graph, node) * SECONDS_PER_REPEATED_FLOP : 0);
+      const own = seconds + (repeated ? this.#work.flopsOf(node) * SECONDS_PER_REPEATED_FLOP : 0);
       return [...alike.values()].flatMap(({ lists, of }) => {
         const brought = this.#brings(node, division, lists);
         if (brought === undefined) return [];
@@ -215,11 +215,12 @@ class Search {
   }
 
   #conversion(name: string, from: On, to: On): number {
-    const { over, speed, views } = this.#options;
+    const { over, views } = this.#options;
+    const { speed } = this.#work;
     if (to === undefined && views?.has(name) === true) return 0;
     // What was brought together is not taken apart again: it would soon be sent a second time.
     const again = from === undefined && isShard(to) && this.#brought.has(name);
-    const own = secondsOfConversion(this.#values.bytesOf(name), from, to, over.ranks, speed);
+    const own = secondsOfConversion(this.#work.values.bytesOf(name), from, to, over.ranks, speed);
     return own + (again ? speed.link.latency : 0);
   }
 
@@ -234,9 +235,7 @@ class Search {
     return [...found.values()];
   }
 
-  /** @returns an array that is written again at the next call */
-  #heldAfter({ from, division, brought }: Move, node: Node, slots: Slots): Uint16Array {
-    const held = this.#scratch;
+  #holdAfter({ from, division, brought }: Move, node: Node, slots: Slots, held: Uint16Array): void {
     held.set(from.held);
     for (const [name, on] of [...brought.chosen, ...brought.added]) {
       const slot = slots.inputs[node.inputs.indexOf(name)] as number;
@@ -246,7 +245,6 @@ class Search {
       if (slot !== undefined) held[slot] = this.#lists.with(0, division.outputs[at]);
     }
     for (const slot of slots.done) held[slot] = 0;
-    return held;
   }
 
   #after({ from, division, brought, seconds }: Move, node: Node, held: Uint16Array): State {
@@ -287,7 +285,7 @@ class Search {
   #shared(nodes: ReadonlyMap<Node, Division>): number {
     let [shared, all] = [0, 0];
     for (const [node, { inputs, outputs }] of nodes) {
-      const flops = flopsOfNode(this.#graph, node);
+      const flops = this.#work.flopsOf(node);
       all += flops;
       if ([...inputs, ...outputs].some(isShard)) shared += flops;
     }
@@ -302,18 +300,9 @@ export function reduced(sizes: readonly number[]): readonly number[] {
   return sizes.map((size) => size / common);
 }
 
-/** The nodes of a graph, each just before the first one that needs it. */
-function justInTime({ nodes, outputs }: Graph): readonly Node[] {
-  const made = new Set(outputs);
-  const needed = new Map<string, number>();
-  const place = new Map<Node, number>();
-  for (const [index, node] of [...nodes.entries()].reverse()) {
-    const first = Math.min(...node.outputs.map((name) => needed.get(name) ?? index));
-    const at = node.outputs.some((name) => made.has(name)) ? Math.min(index, first) : first;
-    place.set(node, at - 1e-6);
-    for (const name of node.inputs) needed.set(name, Math.min(at - 1e-6, needed.get(name) ?? at));
-  }
-  const order = new Map(nodes.map((node, index) => [node, index]));
-  const at = (node: Node) => place.get(node) as number;
-  return nodes.toSorted((a, b) => at(a) - at(b) || (order.get(a) ?? 0) - (order.get(b) ?? 0));
+/** What slots hold, as a text. */
+function keyOf(held: Uint16Array, slots: readonly number[]): string {
+  let key = "";
+  for (const slot of slots) key += String.fromCharCode(held[slot] as number);
+  return key;
 }

@@ -34,14 +34,6 @@ export class Values {
   constructor(graph: Graph, nodes: readonly Node[]) {
     this.#graph = graph;
     const readers = readersOf(nodes);
-    const passed = new Map<string, number>();
-    const nextReader = (name: string, index: number) => {
-      const own = readers.get(name) ?? [];
-      let at = passed.get(name) ?? 0;
-      while (at < own.length && (own[at] as number) <= index) at++;
-      passed.set(name, at);
-      return own[at];
-    };
     const free: number[] = [];
     const live = new Map<string, number>();
     let count = 0;
@@ -66,9 +58,8 @@ export class Values {
           free.push(slot);
           return slot;
         });
-      const soon = [...live].flatMap(([name, slot]) =>
-        (nextReader(name, index) ?? Number.POSITIVE_INFINITY) <= index + WINDOW ? [slot] : [],
-      );
+      const next = nodes.slice(index + 1, index + 1 + WINDOW).flatMap((own) => own.inputs);
+      const soon = [...new Set(next)].flatMap((name) => live.get(name) ?? []);
       return { inputs, outputs, done, soon };
     });
     this.count = count;
