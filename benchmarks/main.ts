@@ -1,7 +1,8 @@
 /**
  * `npm run bench -- NAME [--against REV] [--json] [--save] [--note TEXT]`: one benchmark, one
  * question, one dated result. With `--against`, that revision is built and measured beside this
- * one. `--models PATTERN`, `--ways PATTERN` and `--steps N` choose what `same` compares.
+ * one. `--models PATTERN`, `--ways PATTERN` and `--steps N` choose what `same` compares. It takes
+ * hours: `--cells FILE` keeps what it has found, and the next run goes on there; `--minutes N` ends it.
  */
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -57,6 +58,8 @@ const OPTIONS = {
   models: { type: "string" },
   ways: { type: "string" },
   steps: { type: "string" },
+  cells: { type: "string" },
+  minutes: { type: "string" },
   json: { type: "boolean", default: false },
   save: { type: "boolean", default: false },
   note: { type: "string" },
@@ -80,14 +83,16 @@ async function main(words: string[]): Promise<number> {
     console.error(`${name} does not measure another revision: leave out --against.`);
     return 1;
   }
-  const { models, ways, steps } = values;
-  if (!takesChoice && [models, ways, steps].some((own) => own !== undefined)) {
-    console.error(`${name} has no choice of models, ways or steps: leave out those options.`);
+  const { models, ways, steps, cells, minutes } = values;
+  if (!takesChoice && [models, ways, steps, cells, minutes].some((own) => own !== undefined)) {
+    console.error(`${name} does all of its work at once: only "same" takes those options.`);
     return 1;
   }
   const against = values.against === undefined ? undefined : buildRevision(root, values.against);
   console.error(`${name}: ${question}`);
-  const options = { against, models, ways, steps: steps === undefined ? undefined : Number(steps) };
+  const numberOf = (text: string | undefined) => (text === undefined ? undefined : Number(text));
+  const choice = { models, ways, steps: numberOf(steps), cells, minutes: numberOf(minutes) };
+  const options = { against, ...choice };
   const { rows, missing, text } = await benchmark.run(options);
   const result: Result = {
     name,

@@ -43,7 +43,10 @@ export interface Benchmark {
   readonly question: string;
   /** Whether it can measure another revision in the same run. Default: false. */
   readonly comparesRevisions?: boolean;
-  /** Whether `--models`, `--ways` and `--steps` choose what it does. Default: false. */
+  /**
+   * Whether `--models`, `--ways`, `--steps`, `--cells` and `--minutes` choose what it does. Default:
+   * false.
+   */
   readonly takesChoice?: boolean;
   /** @param options.against another revision, which benchmarks that can measure it measure too */
   run(options: BenchmarkOptions): Promise<{ rows: Row[]; missing: string[]; text?: string }>;
@@ -55,6 +58,10 @@ export interface BenchmarkOptions {
   readonly models?: string | undefined;
   readonly ways?: string | undefined;
   readonly steps?: number | undefined;
+  /** A file of what earlier runs found, which is not measured again; new findings are added. */
+  readonly cells?: string | undefined;
+  /** After this time what is not done is left out. Default: it takes as long as it takes. */
+  readonly minutes?: number | undefined;
 }
 
 export function machineName(): string {
