@@ -53,6 +53,8 @@ export class Link {
   #isCut = false;
   readonly #outbox = new Outbox(() => this.#socket);
   #isEnding = false;
+  /** Whether the next bytes go directly to where a payload belongs. */
+  #readsDirectly = false;
   #linger: NodeJS.Timeout | undefined;
   readonly #closed = withResolvers();
 
@@ -213,10 +215,16 @@ export class Link {
    * Sends what waits, reads nothing more, and closes when the other end has closed, too, at the
    * latest after `LINGER_MS`. Resolves then. The system answers bytes that come to a closed socket
    * with a reset, and then the other end can fail to write before it has read the last frames, which
-   * say why.
+   * say why. Only a link in the middle of a payload closes at once: its bytes would be written where
+   * others may write by now.
    */
   end(): Promise<void> {
     this.#isEnding = true;
+    if (this.#readsDirectly) {
+      this.#socket.pause();
+      this.#outbox.end(() => this.#socket.destroySoon());
+      return this.#closed.promise;
+    }
     this.resume();
     this.#outbox.end(() =>
       this.#socket.end(() => {
@@ -254,10 +262,10 @@ export class Link {
   };
 
   #target(): Uint8Array {
-    if (this.#isEnding) return this.#staging;
-    const direct = this.#reader.direct;
-    if (direct !== undefined && direct.byteLength >= DIRECT_BYTES) return direct;
-    return this.#staging.subarray(0, this.#reader.between);
+    const direct = this.#isEnding ? undefined : this.#reader.direct;
+    this.#readsDirectly = direct !== undefined && direct.byteLength >= DIRECT_BYTES;
+    if (direct !== undefined && this.#readsDirectly) return direct;
+    return this.#isEnding ? this.#staging : this.#staging.subarray(0, this.#reader.between);
   }
 
   #read(count: number, buffer: Uint8Array): boolean {

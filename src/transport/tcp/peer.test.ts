@@ -7,7 +7,12 @@ import { Peer } from "./peer.ts";
 /** A stream whose other end is the test. */
 class FakeLink {
   handler: LinkHandler | undefined;
+  isClosed = false;
   write(): void {}
+  close(): void {
+    this.isClosed = true;
+    this.handler?.closed("its connection was closed", false);
+  }
   bye(): void {
     this.handler?.frame({ type: FRAME.bye, length: 0 } as Frame, new Uint8Array(0));
   }
@@ -38,16 +43,35 @@ test("a peer that leaves ends its streams one by one, and a late goodbye on one 
   const { peer, heard, inbound, outbound } = peerWithLinks();
   for (const link of [inbound[0], outbound[1]]) {
     link.bye();
-    link.handler?.closed("its connection was closed", false);
+    link.close();
   }
   assert.deepEqual([peer.hasLeft, heard], [false, []]);
   inbound[1].bye();
   assert.deepEqual([peer.hasLeft, heard], [true, ["left"]]);
 });
 
-test("a stream that ends without a goodbye is a loss, whatever the others have received", () => {
+test("a stream that ends without a goodbye is a loss, whatever the others have received", (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
   const { heard, inbound, outbound } = peerWithLinks();
   inbound[0].bye();
-  outbound[0].handler?.closed("its connection was closed", false);
+  outbound[0].close();
+  t.mock.timers.tick(249);
+  assert.deepEqual(heard, []);
+  t.mock.timers.tick(1);
   assert.deepEqual(heard, ["lost"]);
+});
+
+test("a peer whose streams have all ended is lost at once", () => {
+  const { heard, inbound, outbound } = peerWithLinks();
+  for (const link of [...inbound, ...outbound]) link.close();
+  assert.deepEqual(heard, ["lost"]);
+});
+
+test("what a peer says on one stream comes before the loss of another", (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const { heard, inbound, outbound } = peerWithLinks();
+  outbound[0].close();
+  const report = Buffer.from('{"code":"ABORTED"}');
+  inbound[0].handler?.frame({ type: FRAME.abort, length: report.byteLength } as Frame, report);
+  assert.deepEqual(heard, ["reported"]);
 });

@@ -11,6 +11,8 @@ import { EAGER_BYTES, PIECE_BYTES, PieceOrder, stripeOf } from "./stripes.ts";
 
 /** Small messages are copied into the socket's queue up to this many bytes; then they wait. */
 const MAX_BACKLOG_BYTES = 2 ** 22;
+/** The time in which the other streams of a peer may say why one of them was closed. */
+const OTHERS_MS = 250;
 /** The number of messages that may be asked for before they are sent. */
 const MAX_CREDITS = 2 ** 16;
 
@@ -279,7 +281,15 @@ export class Peer {
     }
   }
 
+  /**
+   * A peer that fails says why on all of its streams and closes them. A stream can fail here before
+   * that was read, so the others are heard first.
+   */
   #closed(why: string, link: Link): void {
-    if (!this.#byes.has(link)) this.#events.lost(why);
+    if (this.#byes.has(link)) return;
+    const lost = () => this.#events.lost(why);
+    const isLast = [...this.inbound, ...this.outbound].every(({ isClosed }) => isClosed);
+    if (isLast) lost();
+    else setTimeout(lost, OTHERS_MS).unref();
   }
 }
