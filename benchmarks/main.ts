@@ -65,6 +65,14 @@ const OPTIONS = {
   note: { type: "string" },
 } as const;
 
+/** @throws where a text is no number: nothing would be compared, and nothing said */
+function numberOf(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const number = Number(text);
+  if (text.trim() === "" || !(number >= 0)) throw new Error(`"${text}" is no number of 0 or more.`);
+  return number;
+}
+
 async function main(words: string[]): Promise<number> {
   const { values, positionals } = parseArgs({
     args: words,
@@ -90,7 +98,6 @@ async function main(words: string[]): Promise<number> {
   }
   const against = values.against === undefined ? undefined : buildRevision(root, values.against);
   console.error(`${name}: ${question}`);
-  const numberOf = (text: string | undefined) => (text === undefined ? undefined : Number(text));
   const choice = { models, ways, steps: numberOf(steps), cells, minutes: numberOf(minutes) };
   const options = { against, ...choice };
   const { rows, missing, text } = await benchmark.run(options);
